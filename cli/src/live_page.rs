@@ -1,7 +1,6 @@
 //! The page of a run while it is led here, and the same for programs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use blip2_pages::chart::Series;
 use blip2_pages::run_page::{Chart, RunReport, Table, Tile, render_run};
@@ -15,8 +14,6 @@ use crate::left_out::LeftOut;
 use crate::metrics::series;
 use crate::progress::{status_json, status_line};
 
-/// Somebody looks at the page who has asked for it so short a time ago; it is read anew every ten seconds.
-const LOOKED_AT: Duration = Duration::from_secs(60);
 /// Committed steps of which the curves are made at most; of more every second one goes.
 const MOST_POINTS: usize = 2048;
 
@@ -31,13 +28,11 @@ struct Shown {
     /// Every so many steps are kept.
     stride: u64,
     left_out: LeftOut,
-    /// When the page was asked for last.
-    asked: Option<Instant>,
 }
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { status: None, steps: Vec::new(), stride: 1, left_out: LeftOut::default(), asked: None }
+        Self { status: None, steps: Vec::new(), stride: 1, left_out: LeftOut::default() }
     }
 }
 
@@ -61,20 +56,14 @@ impl LivePage {
         }
     }
 
-    /// Reads or changes what is known of the rows that were left out.
-    pub(crate) fn left_out<T>(&self, with: impl FnOnce(&mut LeftOut) -> T) -> T {
-        with(&mut self.shown().left_out)
-    }
-
-    /// Whether anybody has the page open.
-    pub(crate) fn is_looked_at(&self) -> bool {
-        self.shown().asked.is_some_and(|asked| asked.elapsed() < LOOKED_AT)
+    /// The rows that were left out, which it shows.
+    pub(crate) fn left_out(&self) -> LeftOut {
+        self.shown().left_out.clone()
     }
 
     /// The page.
     pub(crate) fn html(&self) -> String {
-        let mut shown = self.shown();
-        shown.asked = Some(Instant::now());
+        let shown = self.shown();
         let status = shown.status();
         let report = RunReport {
             title: match status.run_id.as_str() {
@@ -87,7 +76,7 @@ impl LivePage {
             about_charts: "Steps that were committed since this coordinator leads. The page is read anew every ten seconds."
                 .into(),
             tables: vec![members(&status), faults(&status)],
-            pictures: Some(shown.left_out.section()).filter(|section| !section.pictures.is_empty()),
+            pictures: shown.left_out.section(),
         };
         render_run(&report)
     }

@@ -67,7 +67,9 @@ fn show_status(telemetry: &Telemetry, status: &StatusReply) {
 fn show_figures(telemetry: &Telemetry, figures: &Figures) {
     telemetry.set_moment(&LAST_COMMIT_TIMESTAMP_SECONDS, figures.since_commit);
     telemetry.set_moment(&LAST_CHECKPOINT_TIMESTAMP_SECONDS, figures.since_checkpoint);
-    telemetry.raise(&GOODPUT_SECONDS_TOTAL, &[], figures.useful.as_secs_f64());
+    if let Some(useful) = figures.useful {
+        telemetry.raise(&GOODPUT_SECONDS_TOTAL, &[], useful.as_secs_f64());
+    }
     for (cause, time) in &figures.not_useful {
         telemetry.raise(&BADPUT_SECONDS_TOTAL, &[cause], time.as_secs_f64());
     }

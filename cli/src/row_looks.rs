@@ -1,4 +1,4 @@
-//! Looking at the rows that a run could not use, as long as somebody looks at its page.
+//! Looking at the rows that could not be used, as long as somebody looks at the page that shows them.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use blip2_dataset::corpus::one_row::{RowPlace, row_thumbnail};
 use blip2_dataset::quarantine::QuarantineRecord;
 use blip2_store::Location;
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
-use crate::live_page::LivePage;
+use crate::left_out::LeftOut;
 use crate::run_folder::stored_manifest;
 
 /// Between two looks at a row: a row group is read for each.
@@ -19,54 +19,77 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a look may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(60);
 
-/// The corpus that the rows are of.
-#[derive(Debug, Clone)]
-pub(crate) struct Corpus {
-    /// The run's folder, which has the pinned manifest.
-    pub(crate) root: Location,
-    pub(crate) columns: ColumnNames,
-    /// Images of more pixels are not decoded.
-    pub(crate) max_pixels: u64,
+/// Rows that could not be used, and how to look at them.
+#[tonic::async_trait]
+pub(crate) trait LeftOutRows: Send + Sync {
+    /// A few of them, newest first.
+    fn newest(&self) -> Vec<QuarantineRecord>;
+
+    /// A small JPEG of a row, or why there is none.
+    async fn look(&self, record: &QuarantineRecord) -> Result<Bytes, String>;
 }
 
-/// Looks at the newest rows that the run could not use, one after the other and as long as somebody looks at
-/// the page, until the sender of the figures is gone.
-pub(crate) async fn look_at_left_out(page: LivePage, mut figures: watch::Receiver<Figures>, corpus: Corpus) {
-    let mut manifest = None;
-    loop {
-        let newest = figures.borrow_and_update().left_out.clone();
-        page.left_out(|rows| rows.follow(&newest));
-        let next = if page.is_looked_at() { page.left_out(|rows| rows.unseen()) } else { None };
-        let look = async {
-            if let Some(record) = next {
-                let looked = tokio::time::timeout(LOOK_WITHIN, look(&corpus, &mut manifest, &record)).await;
-                let looked = looked.unwrap_or_else(|_| Err("it cannot be read in time".into()));
-                page.left_out(|rows| rows.seen(&record, looked));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        };
-        tokio::select! {
-            () = look => {}
-            () = gone(figures.clone()) => return,
-        }
+/// Looks at the newest rows, one after the other and as long as somebody looks at the page, until `over`.
+pub(crate) async fn look_at_left_out(shown: LeftOut, rows: &dyn LeftOutRows, over: impl Future<Output = ()>) {
+    tokio::select! {
+        () = keep_looking(&shown, rows) => {}
+        () = over => {}
     }
 }
 
-async fn gone(mut figures: watch::Receiver<Figures>) {
-    while figures.changed().await.is_ok() {}
+async fn keep_looking(shown: &LeftOut, rows: &dyn LeftOutRows) {
+    loop {
+        shown.follow(&rows.newest());
+        let next = if shown.is_looked_at() { shown.unseen() } else { None };
+        if let Some(record) = next {
+            let looked = tokio::time::timeout(LOOK_WITHIN, rows.look(&record)).await;
+            shown.seen(&record, looked.unwrap_or_else(|_| Err("it cannot be read in time".into())));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
-async fn look(
-    corpus: &Corpus,
-    manifest: &mut Option<Manifest>,
-    record: &QuarantineRecord,
-) -> Result<Bytes, String> {
-    let manifest = match manifest {
-        Some(manifest) => manifest,
-        None => manifest.insert(stored_manifest(&corpus.root).await.map_err(|error| error.to_string())?),
-    };
-    let place = RowPlace { file: &record.file, row_group: record.row_group, row: record.row };
-    row_thumbnail(manifest, &corpus.columns, place, corpus.max_pixels).await
+/// Waits until nobody can send any more.
+pub(crate) async fn gone<T>(mut sent: watch::Receiver<T>) {
+    while sent.changed().await.is_ok() {}
+}
+
+/// The rows of a run that is led here.
+#[derive(Debug)]
+pub(crate) struct RowsOfRun {
+    figures: watch::Receiver<Figures>,
+    /// The run's folder, which has the pinned manifest.
+    root: Location,
+    columns: ColumnNames,
+    /// Images of more pixels are not decoded.
+    max_pixels: u64,
+    manifest: OnceCell<Manifest>,
+}
+
+impl RowsOfRun {
+    /// Those that `figures` tell of, of the corpus that the run in `root` has pinned.
+    pub(crate) fn new(
+        figures: watch::Receiver<Figures>,
+        root: Location,
+        columns: ColumnNames,
+        max_pixels: u64,
+    ) -> Self {
+        Self { figures, root, columns, max_pixels, manifest: OnceCell::new() }
+    }
+}
+
+#[tonic::async_trait]
+impl LeftOutRows for RowsOfRun {
+    fn newest(&self) -> Vec<QuarantineRecord> {
+        self.figures.borrow().left_out.clone()
+    }
+
+    async fn look(&self, record: &QuarantineRecord) -> Result<Bytes, String> {
+        let manifest = self.manifest.get_or_try_init(|| stored_manifest(&self.root)).await;
+        let manifest = manifest.map_err(|error| error.to_string())?;
+        let place = RowPlace { file: &record.file, row_group: record.row_group, row: record.row };
+        row_thumbnail(&manifest.files, &self.columns, place, self.max_pixels).await
+    }
 }
 
 #[cfg(test)]
@@ -78,22 +101,22 @@ mod tests {
     async fn nothing_is_read_unless_somebody_looks_and_it_ends_with_the_run() {
         let folder = tempfile::tempdir().unwrap();
         let root = Location::parse(folder.path().to_str().unwrap()).unwrap();
-        let corpus = Corpus { root, columns: ColumnNames::default(), max_pixels: 1 << 20 };
-        let page = LivePage::default();
         let (sender, figures) = watch::channel(Figures { left_out: vec![record(1)], ..Figures::default() });
-        let looking = look_at_left_out(page.clone(), figures, corpus);
+        let rows = RowsOfRun::new(figures.clone(), root, ColumnNames::default(), 1 << 20);
+        let shown = LeftOut::default();
+        let looking = look_at_left_out(shown.clone(), &rows, gone(figures));
         let play = async {
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }
-            assert_eq!(page.left_out(|rows| rows.unseen()), Some(record(1)), "nobody looks");
-            assert!(page.html().contains("its picture is being read"));
+            assert_eq!(shown.unseen(), Some(record(1)), "nobody looks");
+            assert!(shown.section().unwrap().pictures[0].instead.contains("is being read"));
             let deadline = tokio::time::Instant::now() + 10 * LOOK_EVERY;
-            while page.left_out(|rows| rows.unseen()).is_some() && tokio::time::Instant::now() < deadline {
+            while shown.unseen().is_some() && tokio::time::Instant::now() < deadline {
                 tokio::time::sleep(LOOK_EVERY / 10).await;
             }
-            let html = page.html();
-            assert!(html.contains("no picture: ") && html.contains("manifest.parquet"), "{html}");
+            let instead = shown.section().unwrap().pictures[0].instead.clone();
+            assert!(instead.contains("no picture: ") && instead.contains("manifest.parquet"), "{instead}");
             drop(sender);
         };
         tokio::join!(looking, play);

@@ -29,7 +29,7 @@ use crate::live_page::LivePage;
 use crate::logging::standing::is_of_run;
 use crate::measured::{StepNumbers, show_lead};
 use crate::progress::{Audience, show};
-use crate::row_looks::{Corpus, look_at_left_out};
+use crate::row_looks::{RowsOfRun, gone, look_at_left_out};
 use crate::run_folder::{RunFolder, metrics_folder};
 
 /// Committed steps that may wait for the disk.
@@ -186,8 +186,8 @@ impl Session {
     ) -> Result<Option<Finished>, CliError> {
         let started = Instant::now();
         let config = &self.folder.config;
-        let (root, columns) = (self.folder.root.clone(), config.columns());
-        let corpus = Corpus { root, columns, max_pixels: config.data.max_pixels };
+        let (root, columns, max_pixels) =
+            (self.folder.root.clone(), config.columns(), config.data.max_pixels);
         let (commits, committed) = mpsc::channel(METRICS_QUEUE);
         let last_status = self.status.subscribe();
         let shown = show(self.status.subscribe(), audience);
@@ -200,7 +200,8 @@ impl Session {
         let measured = show_lead(&telemetry, self.status.subscribe(), figures.subscribe());
         let recorded = self.faults.keep(self.status.subscribe());
         let pushed = push_progress(TrainerServer::of_process(), self.status.subscribe());
-        let looked = look_at_left_out(self.lead.page.clone(), figures.subscribe(), corpus);
+        let rows = RowsOfRun::new(figures.subscribe(), root, columns, max_pixels);
+        let looked = look_at_left_out(self.lead.page.left_out(), &rows, gone(figures.subscribe()));
         let options = CoordinatorOptions {
             spec: self.spec,
             settings: self.folder.config.coordinator.clone(),

@@ -1,9 +1,11 @@
-//! The page of tasks that are handed out here, a curation's or an evaluation's, and the same for programs.
+//! The page of tasks that are handed out or done here, a curation's or an evaluation's, and the same for
+//! programs.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use blip2_dataset::corpus::ingest::Share;
 use blip2_pages::run_page::{RunReport, Table, Tile, render_run};
 use blip2_proto::v1::LeaseStatusReply;
 use blip2_telemetry::Telemetry;
@@ -11,14 +13,16 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::figures::{count, duration};
+use crate::left_out::LeftOut;
+use crate::row_looks::{LeftOutRows, gone, look_at_left_out};
 
 /// Time over which the speed is measured.
 const WINDOW: Duration = Duration::from_secs(600);
 /// Changes that are remembered at most.
 const MOST_CHANGES: usize = 256;
 
-/// What is told beside the tasks.
-pub(crate) trait WorkDetails: Send + Sync {
+/// What is told beside the tasks, and the rows that could not be used.
+pub(crate) trait WorkDetails: LeftOutRows {
     /// Sections of the page.
     fn tables(&self) -> Vec<Table>;
     /// Further fields for programs.
@@ -32,8 +36,11 @@ pub(crate) trait WorkDetails: Send + Sync {
 pub(crate) struct WorkPage {
     /// `curation`.
     called: &'static str,
+    /// The tasks are those of a share, which this process does by itself.
+    share: Option<Share>,
     status: watch::Receiver<LeaseStatusReply>,
     details: Option<Arc<dyn WorkDetails>>,
+    left_out: LeftOut,
     recent: Arc<Mutex<VecDeque<Moment>>>,
 }
 
@@ -58,11 +65,29 @@ impl WorkPage {
         status: watch::Receiver<LeaseStatusReply>,
         details: Option<Arc<dyn WorkDetails>>,
     ) -> Self {
-        Self { called, status, details, recent: Arc::default() }
+        let (left_out, recent) = (LeftOut::default(), Arc::default());
+        Self { called, share: None, status, details, left_out, recent }
     }
 
-    /// Takes note of what is done and when, until the sender of the status is gone.
+    /// The same, of the tasks of a share.
+    pub(crate) fn of_share(self, share: Share) -> Self {
+        Self { share: Some(share), ..self }
+    }
+
+    /// Takes note of what is done and when, and looks at the rows that are shown, until the sender of the
+    /// status is gone.
     pub(crate) async fn follow(self) {
+        match &self.details {
+            None => self.note_all().await,
+            Some(details) => {
+                let looked =
+                    look_at_left_out(self.left_out.clone(), details.as_ref(), gone(self.status.clone()));
+                tokio::join!(self.note_all(), looked);
+            }
+        }
+    }
+
+    async fn note_all(&self) {
         let mut status = self.status.clone();
         loop {
             let LeaseStatusReply { tasks, done, rows, .. } = status.borrow_and_update().clone();
@@ -121,14 +146,15 @@ impl WorkPage {
         render_run(&RunReport {
             title: capital(self.called),
             state: format!(
-                "{done} of {} done. The page is read anew every ten seconds.",
-                count(tasks as usize, "task")
+                "{done} of {} done. {}The page is read anew every ten seconds.",
+                count(tasks as usize, "task"),
+                self.share.map_or_else(String::new, in_words)
             ),
             tiles: self.tiles(&status),
             charts: Vec::new(),
             about_charts: String::new(),
             tables: std::iter::once(workers).chain(details).collect(),
-            pictures: None,
+            pictures: self.left_out.section(),
         })
     }
 
@@ -145,7 +171,7 @@ impl WorkPage {
             tile("Tasks done", done.to_string(), format!("of {tasks}")),
             tile("Tasks leased", leased.to_string(), format!("to {}", count(status.workers.len(), "worker"))),
             tile("Tasks left", open.to_string(), "that nobody has".into()),
-            tile("Rows a second", speed, format!("{rows} rows since this coordinator began")),
+            tile("Rows a second", speed, format!("{rows} rows since this process began")),
             tile("Time left", left, note.into()),
         ]
     }
@@ -166,11 +192,18 @@ impl WorkPage {
             "eta_seconds": self.seconds_left(&status),
             "workers": workers,
         });
-        if let (Some(details), Some(told)) = (&self.details, told.as_object_mut()) {
-            told.extend(details.json());
+        if let Some(told) = told.as_object_mut() {
+            told.extend(self.share.map(|Share { index, count }| {
+                ("share".to_owned(), json!({ "index": index, "count": count }))
+            }));
+            told.extend(self.details.iter().flat_map(|details| details.json()));
         }
         told.to_string()
     }
+}
+
+fn in_words(Share { index, count }: Share) -> String {
+    format!("These are the tasks of share {index}/{count} alone; other processes do the others. ")
 }
 
 fn capital(word: &str) -> String {
@@ -180,9 +213,24 @@ fn capital(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use blip2_dataset::quarantine::QuarantineRecord;
+    use bytes::Bytes;
+
     use super::*;
+    use crate::left_out::tests::record;
 
     struct Reasons;
+
+    #[tonic::async_trait]
+    impl LeftOutRows for Reasons {
+        fn newest(&self) -> Vec<QuarantineRecord> {
+            vec![record(1)]
+        }
+
+        async fn look(&self, _record: &QuarantineRecord) -> Result<Bytes, String> {
+            Ok(Bytes::from_static(&[0xff, 0xd8, 0xff]))
+        }
+    }
 
     impl WorkDetails for Reasons {
         fn tables(&self) -> Vec<Table> {
@@ -245,6 +293,37 @@ mod tests {
             (&4.into(), &6.into(), &80.0.into())
         );
         assert_eq!((&json["rows_per_s"], &json["rejected"]["it has no picture"]), (&8.0.into(), &3.into()));
+    }
+
+    #[test]
+    fn the_page_of_a_share_says_which_and_so_do_programs_learn() {
+        let shown = page(status(4)).of_share(Share { index: 2, count: 8 });
+        assert!(shown.html().contains("tasks of share 2/8 alone"), "{}", shown.html());
+        let json: Value = serde_json::from_str(&shown.json()).unwrap();
+        assert_eq!(json["share"], json!({ "index": 2, "count": 8 }));
+        let led: Value = serde_json::from_str(&page(status(4)).json()).unwrap();
+        assert!(led.get("share").is_none() && !page(status(4)).html().contains("share"));
+    }
+
+    #[tokio::test]
+    async fn rows_are_shown_with_pictures_that_are_read_while_somebody_looks() {
+        let (sender, status) = watch::channel(status(4));
+        let shown = WorkPage::new("curation", status, Some(Arc::new(Reasons)));
+        let play = async {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(shown.left_out.unseen(), Some(record(1)), "nobody looks");
+            assert!(shown.html().contains("its picture is being read"));
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+            while shown.left_out.unseen().is_some() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let html = shown.html();
+            assert!(html.contains("src=\"data:image/jpeg;base64,/9j/\"") && html.contains("key-1"), "{html}");
+            drop(sender);
+        };
+        tokio::join!(shown.clone().follow(), play);
     }
 
     #[tokio::test]

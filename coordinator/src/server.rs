@@ -122,6 +122,7 @@ pub async fn run(
         expected_members: epochs.expected_members(epoch).await?,
         quarantine: known_rows(&spec, &catalogue).await?,
         on_one_machine,
+        began: since_1970(),
     };
     let token: Arc<str> = spec.token.as_str().into();
     let run_id = spec.run_id.clone();
@@ -170,9 +171,13 @@ pub async fn run(
 
 /// Unique to this process: no result depends on it, it only tells our own epoch objects from another's.
 fn coordinator_name() -> String {
-    #[expect(clippy::disallowed_methods, reason = "a name that no other coordinator has")]
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    format!("{}-{started}", std::process::id())
+    format!("{}-{}", std::process::id(), since_1970().as_nanos())
+}
+
+fn since_1970() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "it names and is shown, and reaches no parameter")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The checkpoint to begin with. Between the choice of `chosen` and the epoch that fenced it off, the

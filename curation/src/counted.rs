@@ -1,5 +1,5 @@
-//! What the tasks of a job have come to that are done, counted while they are handed out, for those who
-//! watch. Nothing is decided on it.
+//! What the tasks of a job have come to that are done, counted while they are handed out or done, for those
+//! who watch. Nothing is decided on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,7 +56,7 @@ impl Counted {
     }
 
     /// Counts a task that is done, once.
-    async fn count(&self, job: &CurationJob, done: &TaskDone) {
+    pub(crate) async fn count(&self, job: &CurationJob, done: &TaskDone) {
         if !self.counts().take(job.tasks().len() as u64, done) || done.rejected == 0 {
             return;
         }

@@ -2,6 +2,7 @@
 
 use blip2_dataset::corpus::columns::RowGroup;
 use blip2_dataset::corpus::ingest::readable;
+use blip2_dataset::corpus::one_row::{RowPlace, row_thumbnail};
 use blip2_dataset::error::{DatasetError, Result};
 use blip2_dataset::quarantine::QuarantineRecord;
 use blip2_dataset::text::is_visible;
@@ -98,6 +99,17 @@ impl CurationJob {
             task.rejected.extend(rejected);
         }
         Ok(task)
+    }
+
+    /// A small picture of a row of the input, for those who look: made anew, within bounds, from a file as it
+    /// was when the job was begun.
+    ///
+    /// # Errors
+    /// Why there is none, in words, as [`row_thumbnail`].
+    pub async fn row_thumbnail(&self, row: &QuarantineRecord) -> std::result::Result<Bytes, String> {
+        let place = RowPlace { file: &row.file, row_group: row.row_group, row: row.row };
+        let settings = self.settings();
+        row_thumbnail(&self.record.files, &settings.columns, place, settings.max_pixels).await
     }
 }
 

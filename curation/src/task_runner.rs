@@ -1,15 +1,22 @@
 //! Tasks from reading to their record.
 
+use std::collections::BTreeSet;
+
 use blip2_dataset::corpus::ingest::Share;
 use blip2_evaluation::fault::Fault as _;
+use blip2_proto::v1::LeaseStatusReply;
 use tokio_util::sync::CancellationToken;
 
+use crate::counted::Counted;
 use crate::error::{CURATE_LESS, CurationError, Result};
 use crate::finish::{CurationSummary, TaskDone};
 use crate::job::CurationJob;
 use crate::scored::ScoredText;
 use crate::scoring::{CuratedImage, CurationModels, CurationTimes};
 use crate::task::CurationTask;
+
+/// The one worker of a share.
+const THIS_PROCESS: &str = "this process";
 
 /// Models that tasks are done with, one after the other.
 pub struct TaskRunner {
@@ -58,8 +65,9 @@ impl TaskRunner {
         Ok(self.job.finish_task(&task, texts).await?)
     }
 
-    /// Does the tasks of a share that are not done, without a coordinator; `progress` is told what is done
-    /// after each. Ends early, between two tasks, when `stop` is cancelled.
+    /// Does the tasks of a share that are not done, without a coordinator; `progress` is told how far the
+    /// share is, first of all and before and after each task, and `counted`, if anybody watches, what its
+    /// tasks have come to. Ends early, between two tasks, when `stop` is cancelled.
     ///
     /// # Errors
     /// As [`TaskRunner::run`].
@@ -67,15 +75,53 @@ impl TaskRunner {
         &mut self,
         share: Share,
         stop: &CancellationToken,
-        mut progress: impl FnMut(&TaskDone),
+        counted: Option<&Counted>,
+        mut progress: impl FnMut(&LeaseStatusReply),
     ) -> Result<CurationSummary> {
-        let done = self.job.tasks_done().await?;
-        for number in 0..self.job.tasks().len() as u64 {
-            if number % share.count.max(1) == share.index && !done.contains(&number) && !stop.is_cancelled() {
-                progress(&self.run(number).await?);
+        let job = self.job.clone();
+        let before = job.tasks_done().await?;
+        let own = (0..job.tasks().len() as u64).filter(|task| task % share.count.max(1) == share.index);
+        let (done, open): (BTreeSet<u64>, BTreeSet<u64>) = own.partition(|task| before.contains(task));
+        let mut status = LeaseStatusReply {
+            tasks: (done.len() + open.len()) as u64,
+            done: done.len() as u64,
+            ..LeaseStatusReply::default()
+        };
+        progress(&status);
+        let earlier = async {
+            if let Some(counted) = counted {
+                counted.count_earlier(&job, done).await;
             }
+        };
+        let work = async {
+            for number in open {
+                if stop.is_cancelled() {
+                    break;
+                }
+                (status.leased, status.workers) = (1, vec![THIS_PROCESS.to_owned()]);
+                progress(&status);
+                let task = self.run(number).await?;
+                if let Some(counted) = counted {
+                    counted.count(&job, &task).await;
+                }
+                status.done += 1;
+                status.rows += task.rows_read;
+                (status.leased, status.workers) = (0, Vec::new());
+                progress(&status);
+            }
+            Ok::<_, CurationError>(())
+        };
+        let (mut work, mut earlier) = (std::pin::pin!(work), std::pin::pin!(earlier));
+        tokio::select! {
+            worked = &mut work => {
+                worked?;
+                if !stop.is_cancelled() {
+                    earlier.await;
+                }
+            }
+            () = &mut earlier => work.await?,
         }
-        Ok(self.job.summary().await?)
+        Ok(job.summary().await?)
     }
 }
 

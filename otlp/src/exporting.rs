@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use blip2_telemetry::Telemetry;
 use blip2_telemetry::trace::TracedStep;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::spans::{Place, span_data};
 
@@ -26,7 +27,7 @@ pub enum OtlpError {
     /// The address of a collector, or the environment's further wishes, cannot be understood.
     #[error(
         "no traces can be sent to `{endpoint}`: {reason}; give the URL of a collector's gRPC port, for \
-         example http://localhost:4317"
+         example http://localhost:4317, or https://collector.example:4317"
     )]
     Collector {
         /// The address.
@@ -34,6 +35,29 @@ pub enum OtlpError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// How a collector behind an `https` address is known, and this process to it.
+#[derive(Clone, Default)]
+pub struct CollectorTls {
+    /// PEM certificates of the authority that has signed the collector's; `None`: those that this system
+    /// trusts.
+    pub authority: Option<Vec<u8>>,
+    /// PEM certificate and key of this process; `None`: it shows none.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl CollectorTls {
+    fn config(self) -> ClientTlsConfig {
+        let config = match self.authority {
+            Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+            None => ClientTlsConfig::new().with_enabled_roots(),
+        };
+        match self.identity {
+            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+            None => config,
+        }
+    }
 }
 
 /// Sends the steps of this process until it is closed.
@@ -45,19 +69,25 @@ pub struct TraceExport {
 
 impl TraceExport {
     /// Sends every step of `telemetry` from now on to the collector at `endpoint`, on the runtime that this
-    /// is called on; `place` says where this process stands by then.
+    /// is called on, over `tls` where that begins with `https://`; `place` says where this process stands by
+    /// then.
     ///
     /// # Errors
-    /// [`OtlpError::Collector`] of an address, or variables of OpenTelemetry, that cannot be understood. A
-    /// collector that is not there is none: it may come.
+    /// [`OtlpError::Collector`] of an address, certificates, or variables of OpenTelemetry, that cannot be
+    /// understood. A collector that is not there is none: it may come.
     pub fn start(
         telemetry: &Telemetry,
         endpoint: &str,
+        tls: CollectorTls,
         place: impl Fn() -> Option<Place> + Send + 'static,
     ) -> Result<Self, OtlpError> {
         // Headers, time limit and compression are the environment's too.
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
-        let mut exporter = exporter.map_err(|error| OtlpError::Collector {
+        let builder = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+        let builder = match endpoint.starts_with("https://") {
+            true => builder.with_tls_config(tls.config()),
+            false => builder,
+        };
+        let mut exporter = builder.build().map_err(|error| OtlpError::Collector {
             endpoint: endpoint.to_owned(),
             reason: error.to_string(),
         })?;
@@ -132,6 +162,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
     use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::transport::ServerTlsConfig;
     use tonic::{Request, Response, Status};
 
     use super::*;
@@ -170,7 +201,7 @@ mod tests {
         servers.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let telemetry = Telemetry::new("worker", "0");
         telemetry.call("worker-1");
-        let export = TraceExport::start(&telemetry, &endpoint, place).unwrap();
+        let export = TraceExport::start(&telemetry, &endpoint, CollectorTls::default(), place).unwrap();
         (6..9).for_each(|number| telemetry.trace(step(number)));
         export.close().await;
         let mut names = Vec::new();
@@ -187,10 +218,47 @@ mod tests {
         let endpoint = format!("http://{}", nobody.local_addr().unwrap());
         drop(nobody);
         let telemetry = Telemetry::new("worker", "0");
-        let export = TraceExport::start(&telemetry, &endpoint, place).unwrap();
+        let export = TraceExport::start(&telemetry, &endpoint, CollectorTls::default(), place).unwrap();
         (0..2 * WAITING as u64).for_each(|number| telemetry.trace(step(number)));
         drop(export);
-        let error = TraceExport::start(&telemetry, "not a place", place).unwrap_err().to_string();
+        let plain = CollectorTls::default;
+        let error = TraceExport::start(&telemetry, "not a place", plain(), place).unwrap_err().to_string();
         assert!(error.contains("`not a place`") && error.contains("http://localhost:4317"), "{error}");
+        let damaged = "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n";
+        let tls = CollectorTls { authority: Some(damaged.into()), identity: None };
+        let error =
+            TraceExport::start(&telemetry, "https://localhost:1", tls, place).unwrap_err().to_string();
+        assert!(error.contains("`https://localhost:1`"), "{error}");
+    }
+
+    /// A certificate for `localhost` that signs itself, and its key.
+    fn self_signed() -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (parameters.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[tokio::test]
+    async fn over_tls_a_collector_gets_steps_if_its_authority_is_the_one_that_is_named() {
+        let ((own, own_key), (other, _)) = (self_signed(), self_signed());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let (to, mut told) = mpsc::channel(8);
+        let mut servers = JoinSet::new();
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(&own, own_key));
+        let mut server = tonic::transport::Server::builder().tls_config(tls).unwrap();
+        let server = server.add_service(TraceServiceServer::new(Collector(to)));
+        servers.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        for (authority, number) in [(other, 3), (own, 4)] {
+            let telemetry = Telemetry::new("worker", "0");
+            let tls = CollectorTls { authority: Some(authority.into()), identity: None };
+            let export = TraceExport::start(&telemetry, &endpoint, tls, place).unwrap();
+            telemetry.trace(step(number));
+            export.close().await;
+        }
+        let request = told.try_recv().unwrap();
+        let spans = &request.resource_spans[0].scope_spans[0].spans;
+        assert_eq!(spans[1].name, "step 4", "nothing to whoever has another authority");
+        assert!(told.try_recv().is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! The steps of a worker as traces for a collector of OpenTelemetry, by OTLP over gRPC.
+//! The steps of a worker as traces for a collector of OpenTelemetry, by OTLP over gRPC, in the clear or over
+//! TLS.
 //!
 //! A step is one trace, whose id every member computes alike ([`blip2_telemetry::trace_id()`]): a span for
 //! each member, and below it what the step was made of there. [`TraceExport`] sends them beside the training,
@@ -12,5 +13,5 @@
 mod exporting;
 mod spans;
 
-pub use exporting::{OtlpError, TraceExport};
+pub use exporting::{CollectorTls, OtlpError, TraceExport};
 pub use spans::Place;

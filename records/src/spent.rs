@@ -3,7 +3,7 @@
 use blip2_proto::v1::Spent;
 use serde::{Deserialize, Serialize};
 
-/// Seconds of all coordinators that led a run, by what they were spent on.
+/// Seconds of a run since it was first led, by what they were spent on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SpentSeconds {
     /// Steps that were committed, without waits and stalls.
@@ -18,6 +18,14 @@ pub struct SpentSeconds {
     pub restore: f64,
     /// Attempts that came to nothing, and steps that were lost.
     pub wasted: f64,
+    /// Between what a coordinator told last and the begin of the next one's lead; 0 in lines of older
+    /// programs.
+    #[serde(default)]
+    pub no_leader: f64,
+    /// No time that was spent, but when this was told: seconds since 1970 by the clock of the coordinator's
+    /// host; 0 in lines of older programs.
+    #[serde(default)]
+    pub told_at: f64,
 }
 
 impl From<Spent> for SpentSeconds {
@@ -34,14 +42,16 @@ impl From<Spent> for SpentSeconds {
             save: short(spent.save),
             restore: short(spent.restore),
             wasted: short(spent.wasted),
+            no_leader: short(spent.no_leader),
+            told_at: short(spent.told_at),
         }
     }
 }
 
 impl From<SpentSeconds> for Spent {
     fn from(spent: SpentSeconds) -> Self {
-        let SpentSeconds { useful, start_up, data, save, restore, wasted } = spent;
-        Self { useful, start_up, data, save, restore, wasted }
+        let SpentSeconds { useful, start_up, data, save, restore, wasted, no_leader, told_at } = spent;
+        Self { useful, start_up, data, save, restore, wasted, no_leader, told_at }
     }
 }
 
@@ -57,5 +67,9 @@ mod tests {
         assert_eq!(SpentSeconds::from(exact).useful, 0.333);
         let line = line_of(&StepRecord { spent: Some(exact.into()), ..record(1, 1.0) }).unwrap();
         assert!(line.contains(r#""spent":{"useful":0.333,"start_up":0.0,"data":0.0,"#), "{line}");
+        let older = line.replace(r#","no_leader":0.0,"told_at":0.0"#, "");
+        assert_ne!(older, line);
+        let read: StepRecord = serde_json::from_str(&older).unwrap();
+        assert_eq!(read.spent, Some(exact.into()), "a line of an older program");
     }
 }

@@ -111,9 +111,9 @@ metrics! {
     GRADIENT_NORM: Gauge "gradient_norm" [];
     /// Temperature of the contrastive loss after the newest committed step
     TEMPERATURE: Gauge "temperature" [];
-    /// Seconds of all leads of the run that went into steps which were committed
+    /// Seconds of the run since it was first led that went into steps which were committed
     GOODPUT_SECONDS_TOTAL: Counter "goodput_seconds_total" [];
-    /// Seconds of all leads of the run that did not, by cause: start_up, data, save, restore, wasted
+    /// Other seconds since the run was first led, by cause: start_up, data, save, restore, wasted, no_leader
     BADPUT_SECONDS_TOTAL: Counter "badput_seconds_total" ["cause"];
     /// Rows that steps could not use, by reason: image, text, question
     QUARANTINED_ROWS_TOTAL: Counter "quarantined_rows_total" ["reason"];
@@ -126,6 +126,8 @@ metrics! {
     LOADER_ROW_GROUPS_TOTAL: Counter "loader_row_groups_total" ["from"];
     /// Bytes of them
     LOADER_BYTES_TOTAL: Counter "loader_bytes_total" ["from"];
+    /// Samples of this worker by what they found of their row group in the loader's memory
+    LOADER_SAMPLES_TOTAL: Counter "loader_samples_total" ["found"];
     /// Reads from the store that this worker made again, because one failed or was slow
     LOADER_READS_AGAIN_TOTAL: Counter "loader_reads_again_total" ["reason"];
     /// Sessions that this worker opened with coordinators

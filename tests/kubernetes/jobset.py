@@ -8,23 +8,9 @@ import sys
 
 import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet as JobSet
+from strict import lost
 
 ACTIONS = {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts", "RestartJob", "RestartJobAndIgnoreMaxRestarts"}
-
-
-def lost(given, kept, path):
-    """What was given and is not kept: unknown to the type."""
-    if isinstance(given, dict):
-        for key, value in given.items():
-            if not isinstance(kept, dict) or key not in kept:
-                yield f"{path}.{key}: no such field"
-            else:
-                yield from lost(value, kept[key], f"{path}.{key}")
-    elif isinstance(given, list):
-        for at, value in enumerate(given):
-            yield from lost(value, kept[at], f"{path}[{at}]")
-    elif given != kept:
-        yield f"{path}: {given!r} is read as {kept!r}"
 
 
 def faults(jobset):

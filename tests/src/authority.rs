@@ -36,14 +36,22 @@ impl Authority {
         self.file.clone()
     }
 
-    /// Files with a certificate that this authority signs, and its key.
+    /// Files with a certificate that this authority signs for the processes of a run, and its key.
     ///
     /// # Panics
     /// Files cannot be written.
     pub fn issue(&self, name: &str) -> [String; 2] {
+        self.issue_for(name, "blip2")
+    }
+
+    /// The same for a host.
+    ///
+    /// # Panics
+    /// Files cannot be written.
+    pub fn issue_for(&self, name: &str, host: &str) -> [String; 2] {
         let key = KeyPair::generate().expect("a key");
         let issuer = Issuer::from_params(&self.parameters, &self.key);
-        let own = CertificateParams::new(["blip2".to_owned()]).expect("a name");
+        let own = CertificateParams::new([host.to_owned()]).expect("a name");
         let certificate = own.signed_by(&key, &issuer).expect("it signs").pem();
         [
             write(&self.folder, &format!("{name}-cert.pem"), &certificate),

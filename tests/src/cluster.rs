@@ -14,6 +14,8 @@ pub struct Cluster<'a> {
     inside: Vec<String>,
     /// Authority, certificate and key.
     tls: Option<[String; 3]>,
+    /// Set for each process.
+    environment: Vec<(String, String)>,
 }
 
 /// A coordinator and where it is reached.
@@ -28,7 +30,15 @@ pub struct Coordinator {
 impl<'a> Cluster<'a> {
     /// The processes of this run on the loopback address.
     pub fn new(run: &'a SmallRun) -> Self {
-        Self { run, token: token_file(run, "token", "a long secret"), inside: Vec::new(), tls: None }
+        let token = token_file(run, "token", "a long secret");
+        Self { run, token, inside: Vec::new(), tls: None, environment: Vec::new() }
+    }
+
+    /// The same, with this variable in the environment of each.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The same, with processes started by `command` (which runs the rest of its arguments).
@@ -99,6 +109,7 @@ impl<'a> Cluster<'a> {
             isolate(&mut outer);
             command = outer;
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(drill) = drill {
             command.env("BLIP2_DRILL", drill);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blip2_dataset::corpus::columns::ColumnNames;
 use blip2_dataset::corpus::samples::read_all;
 use blip2_random::KeyedRng;
-use blip2_tests::http::{get, series};
+use blip2_tests::http::{get, get_with, series};
 use blip2_tests::pool::Pool;
 use blip2_tests::process::{Ended, Running, blip2, children, finish, poll, signal, start};
 use serde_json::{Value, json};
@@ -129,6 +129,71 @@ fn who_hands_out_a_curation_shows_what_is_done_and_why_rows_are_left_out() {
     assert_eq!(series(&metrics, "blip2_curated_rows_total{outcome=\"rejected\"}"), Some(1.0), "{metrics}");
     worker.wait().expect(0);
     assert_eq!(summary(&coordinator.wait().expect(0))["tasks_done"].as_u64(), Some(8));
+}
+
+#[test]
+fn a_share_shows_how_far_it_is_and_looks_at_the_rows_that_it_left_out() {
+    // More tasks than anybody waits for.
+    let scene = Scene(Pool::new(120, 20));
+    let token = scene.path("token");
+    std::fs::write(&token, "a long secret").expect("a token");
+    let share = start(scene.command("out", &["--shard", "1/2", "--metrics-listen", "127.0.0.1:0"]));
+    let address = share.metrics();
+    assert_eq!(get(&address, "/livez").map(|(status, _)| status), Some(200));
+    let status = || -> Option<Value> { serde_json::from_str(&get(&address, "/api/status")?.1).ok() };
+    let rejected = |status: &Value| status["rejected"].as_object().is_some_and(|reasons| !reasons.is_empty());
+    let during = poll(|| status().filter(rejected)).unwrap_or_else(|| panic!("{}", share.stderr()));
+    assert_eq!(get(&address, "/readyz").map(|(status, _)| status), Some(200));
+    assert_eq!((&during["work"], &during["tasks"]), (&json!("curation"), &json!(60)), "{during}");
+    assert_eq!(during["share"], json!({"index": 1, "count": 2}));
+    let count = |name: &str| during[name].as_u64().expect("a count");
+    // The fourth file is the share's second task.
+    assert!(count("done") >= 1 && count("done") + count("leased") + count("left") == 60, "{during}");
+    let seen = |page: &String| page.contains("no picture: ");
+    let looked = poll(|| get(&address, "/").map(|(_, page)| page).filter(seen));
+    let page = looked.unwrap_or_else(|| panic!("nobody looks: {:?}", get(&address, "/")));
+    for part in ["<h1>Curation</h1>", "share 1/2", "id=\"left-out\"", "000000002", "this process"] {
+        assert!(page.contains(part), "{part}\n{page}");
+    }
+    let numbers = |address: &str| get(address, "/metrics").expect("metrics").1;
+    for (name, value) in
+        [("blip2_tasks{state=\"all\"}", 60.0), ("blip2_curated_rows_total{outcome=\"rejected\"}", 1.0)]
+    {
+        assert_eq!(series(&numbers(&address), name), Some(value), "{name}");
+    }
+    signal(share.id(), "TERM");
+    share.wait().expect(5);
+
+    // Once more: what was done before is counted, and beyond this machine the page is for who has the token.
+    let open = ["--shard", "1/2", "--metrics-listen", "0.0.0.0:0", "--token-file", &token];
+    let again = start(scene.command("out", &open));
+    let address = again.metrics().replace("0.0.0.0", "127.0.0.1");
+    let asked = |headers: &str| get_with(&address, "/", headers).map(|(status, _)| status);
+    assert_eq!(asked(""), Some(401));
+    assert_eq!(asked("Authorization: Bearer a long secret\r\n"), Some(200));
+    let counted = || {
+        let shown = series(&numbers(&address), "blip2_curated_rows_total{outcome=\"rejected\"}");
+        shown.filter(|rows| *rows > 0.0)
+    };
+    assert_eq!(poll(counted), Some(1.0));
+    signal(again.id(), "TERM");
+    again.wait().expect(5);
+    finish(scene.command("out", &["--shard", "1/2", "--token-file", "nowhere"])).expect(1).says(&["nowhere"]);
+}
+
+#[test]
+fn who_hands_out_a_curation_looks_at_rows_that_were_left_out_before() {
+    let scene = Scene::new();
+    finish(scene.command("out", &["--shard", "3/8"])).expect(0);
+    let served = ["--workers", "0", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    let coordinator = start(scene.command("out", &served));
+    let address = coordinator.metrics();
+    let seen = |page: &String| page.contains("id=\"left-out\"") && page.contains("no picture: ");
+    let looked = poll(|| get(&address, "/").map(|(_, page)| page).filter(seen));
+    let page = looked.unwrap_or_else(|| panic!("nobody looks: {:?}", get(&address, "/")));
+    assert!(page.contains("000000002") && page.contains("1 of 8 tasks done"), "{page}");
+    signal(coordinator.id(), "TERM");
+    coordinator.wait().expect(5);
 }
 
 #[test]

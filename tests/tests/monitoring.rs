@@ -36,10 +36,14 @@ fn wait_for_status(process: &Running, path: &str, status: u16) -> String {
     answered.unwrap_or_else(|| panic!("{path} is never {status}: {}", process.stderr())).1
 }
 
-fn seconds_since(metrics: &str, name: &str) -> f64 {
+fn now() -> f64 {
     #[expect(clippy::disallowed_methods, reason = "what is shown is compared with now")]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
-    now - series(metrics, name).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
+}
+
+fn seconds_since(metrics: &str, name: &str) -> f64 {
+    now() - series(metrics, name).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
 }
 
 #[test]
@@ -95,8 +99,11 @@ fn every_process_of_a_run_says_how_it_is_and_what_it_does() {
         assert!(series(&worked, &name).is_some_and(|seconds| seconds > 0.0), "{name}\n{worked}");
     }
     assert_eq!(series(&worked, "blip2_sessions_total"), Some(1.0), "{worked}");
-    for name in ["blip2_loader_row_groups_total{from=\"store\"}", "blip2_loader_bytes_total{from=\"store\"}"]
-    {
+    for name in [
+        "blip2_loader_row_groups_total{from=\"store\"}",
+        "blip2_loader_bytes_total{from=\"store\"}",
+        "blip2_loader_samples_total{found=\"decoded\"}",
+    ] {
         assert!(series(&worked, name).is_some_and(|read| read > 0.0), "{name}\n{worked}");
     }
     assert!(
@@ -120,39 +127,52 @@ fn every_process_of_a_run_says_how_it_is_and_what_it_does() {
     assert_eq!(run.digest(), plain.digest(), "what is recorded changes no bit");
 }
 
-/// Seconds that the run was led, by all who led it.
-fn led_seconds(metrics: &str) -> f64 {
-    let causes = ["start_up", "data", "save", "restore", "wasted"];
-    let of =
-        |cause| series(metrics, &format!("blip2_badput_seconds_total{{cause=\"{cause}\"}}")).unwrap_or(0.0);
-    series(metrics, "blip2_goodput_seconds_total").unwrap_or(0.0) + causes.into_iter().map(of).sum::<f64>()
+/// Seconds of the run that a coordinator shows, all causes together; `None`: it shows none yet.
+fn shown_seconds(metrics: &str) -> Option<f64> {
+    let badput = metrics.lines().filter(|line| line.starts_with("blip2_badput_seconds_total{"));
+    let badput = badput.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    Some(series(metrics, "blip2_goodput_seconds_total")? + badput.sum::<f64>())
+}
+
+/// Seconds of the run up to its newest committed step, and when that was told.
+fn newest_spent(run: &SmallRun) -> (f64, f64) {
+    let lines = std::fs::read_to_string(run.root().join("metrics.jsonl")).expect("metrics");
+    let last: Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
+    let spent = last["spent"].as_object().expect("times");
+    let seconds = spent.iter().filter(|(name, _)| *name != "told_at").filter_map(|(_, time)| time.as_f64());
+    (seconds.sum(), spent["told_at"].as_f64().expect("when"))
 }
 
 #[test]
-fn the_time_of_a_run_is_counted_on_when_its_leader_is_killed() {
+fn the_time_of_a_run_is_that_of_the_clock_also_when_its_leader_is_killed() {
     let run = SmallRun::short("[coordinator]\nworkers = 1\nmin_workers = 1\n");
     let cluster = Cluster::new(&run);
     let leader = cluster.coordinator(&PORT, None);
     let standby = cluster.coordinator(&[&["--standby"][..], &PORT].concat(), None);
     let urls = [leader.url.as_str(), standby.url.as_str()];
-    let mut worker = cluster.worker("only", &urls, &[], Some(&format!("{IN_A_STEP}:4000")));
+    // The second place is where the other coordinator is looked at.
+    let places = format!("{IN_A_STEP}:4000,reduction@9:3000");
+    let mut worker = cluster.worker("only", &urls, &[], Some(&places));
     wait_for_drill(&mut worker, IN_A_STEP);
-    let before = led_seconds(&metrics(&leader.process.metrics()));
-    // What was spent after the last commit is nobody's.
-    let lines = std::fs::read_to_string(run.root().join("metrics.jsonl")).expect("metrics");
-    let last: Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
-    let spent: f64 = last["spent"].as_object().expect("times").values().filter_map(Value::as_f64).sum();
-    // Each of the six times of a line is rounded to the millisecond, up or down.
-    let rounded = 6.0 * 0.0005;
+    let before = shown_seconds(&metrics(&leader.process.metrics())).expect("shown");
+    let (spent, told) = newest_spent(&run);
+    // Each of the seven times of a line is rounded to the millisecond, up or down.
+    let rounded = 7.0 * 0.0005;
     assert!(spent > rounded && spent <= before + rounded, "{spent} of {before}");
+    assert!((now() - told).abs() < 60.0, "told {told}");
     signal(leader.process.id(), "KILL");
     wait_for_status(&standby.process, "/readyz", 200);
     let address = standby.process.metrics();
-    let leads = || get(&address, "/metrics").filter(|(_, text)| text.contains("blip2_leader 1"));
-    let (_, after) = poll(leads).unwrap_or_else(|| panic!("it never leads: {}", standby.process.stderr()));
-    assert!(led_seconds(&after) >= spent - rounded, "{spent} is counted on in\n{after}");
+    let goes_on = || get(&address, "/metrics").filter(|(_, text)| shown_seconds(text).is_some());
+    let (_, after) = poll(goes_on).unwrap_or_else(|| panic!("it never leads: {}", standby.process.stderr()));
+    assert!(shown_seconds(&after) >= Some(spent - rounded), "{spent} is counted on in\n{after}");
+    let unled = series(&after, "blip2_badput_seconds_total{cause=\"no_leader\"}").expect("nobody led");
+    assert!(unled > 0.5, "a leader is not taken to be gone at once: {unled}");
     standby.process.wait().expect(0);
     worker.wait().expect(0);
+    let (all, ended) = newest_spent(&run);
+    let (seconds, wall) = (all - spent, ended - told);
+    assert!(wall > unled && (seconds - wall).abs() < 0.01 * wall, "{seconds} of {wall} s over the change");
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Check {
             Self::Format => &["fmt", "--all"],
             // With what no other build has and needs no toolkit.
             Self::Lint => {
-                &["clippy", "--release", "--workspace", "--all-targets", "--features", "blip2/otlp"]
+                &["clippy", "--release", "--workspace", "--all-targets", "--features", "blip2-tests/otlp"]
             }
             Self::Docs => &["doc", "--release", "--workspace", "--no-deps"],
             Self::Test => &["test", "--release", "--workspace"],

@@ -83,7 +83,7 @@ pub(crate) async fn run(arguments: CoordinatorArguments) -> Result<Exit, CliErro
         Some(&config.metrics),
         &telemetry,
         Told::Program,
-        Some((Arc::new(page.clone()), &token)),
+        Some((Arc::new(page.clone()), Some(token.as_str()))),
     )?;
     let advertise = match &arguments.advertise {
         Some(named) => with_port(named, address.port()),

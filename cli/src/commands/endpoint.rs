@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 
 pub(crate) use self::pages::Shown;
-use self::pages::routes;
+use self::pages::{For, routes};
 use super::{even_unread, print_json};
 use crate::config::MetricsSection;
 use crate::error::CliError;
@@ -29,13 +29,14 @@ pub(crate) struct MetricsArguments {
 
 impl MetricsArguments {
     /// Opens the port, if one is asked for: by the flag, else by `section`. With the page of what goes on
-    /// here, which is shown beyond this machine to those alone who have its token.
+    /// here, which is shown beyond this machine to those alone who have its token, and to nobody if there is
+    /// none.
     pub(crate) fn open(
         &self,
         section: Option<&MetricsSection>,
         telemetry: &Telemetry,
         told: Told,
-        page: Option<(Arc<dyn Shown>, &str)>,
+        page: Option<(Arc<dyn Shown>, Option<&str>)>,
     ) -> Result<Option<Endpoint>, CliError> {
         let wrong = |error| CliError::config(format!("metrics.listen: {error}"));
         let configured = section.map(|section| section.listen.as_str()).filter(|listen| !listen.is_empty());
@@ -53,7 +54,12 @@ impl MetricsArguments {
         let listener = bind(address).map_err(failed)?;
         let is_local = listener.local_addr().is_ok_and(|bound| is_loopback(&bound));
         let more = page.map_or_else(Router::new, |(page, token)| {
-            routes(page, if is_local { None } else { Some(token) })
+            let shown_to = match token {
+                _ if is_local => For::Everybody,
+                Some(token) => For::Members(token.into()),
+                None => For::Nobody,
+            };
+            routes(page, shown_to)
         });
         let endpoint = Endpoint::open(listener, telemetry.clone(), more).map_err(failed)?;
         let bound = endpoint.address();

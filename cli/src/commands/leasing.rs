@@ -137,7 +137,7 @@ impl Leasing<'_> {
             details.show(&telemetry);
         }
         let page = WorkPage::new(called, watched.clone(), details);
-        let shown = Some((Arc::new(page.clone()) as Arc<dyn Shown>, token.as_str()));
+        let shown = Some((Arc::new(page.clone()) as Arc<dyn Shown>, Some(token.as_str())));
         // Closed with this function, however it is left.
         let _endpoint = metrics.0.open(Some(&metrics.1), &telemetry, Told::Program, shown)?;
         let token_file = TokenFile::create(&token)?;

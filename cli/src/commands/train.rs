@@ -151,7 +151,7 @@ pub(crate) async fn train_disturbed(
         Some(&config.metrics),
         &telemetry,
         told,
-        Some((Arc::new(page.clone()), &token)),
+        Some((Arc::new(page.clone()), Some(token.as_str()))),
     )?;
     // Archives may be long in converting.
     let stop = signals.graceful();

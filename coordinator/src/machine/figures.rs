@@ -14,10 +14,11 @@ const MOST_LEFT_OUT: usize = 6;
 /// Nothing is decided on it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
-    /// Time in steps that were committed, without waits and stalls.
-    pub useful: Duration,
-    /// All other time by cause; with `useful` it adds up to the time of all leads, up to the last commit of
-    /// those that are over.
+    /// Time in steps that were committed, without waits and stalls. `None`: the run was led before, and it is
+    /// not known yet with which step it goes on.
+    pub useful: Option<Duration>,
+    /// All other time by cause; with `useful` it adds up to the time since the run was first led, but for the
+    /// attempt at hand. Empty as long as that is not known.
     pub not_useful: Vec<(&'static str, Duration)>,
     /// Steps that were done again, by reason.
     pub redone: BTreeMap<&'static str, u64>,
@@ -42,8 +43,8 @@ impl Machine {
         let times = self.spending.times();
         let states = ["computing", "waiting", "preparing", "leaving"];
         Figures {
-            useful: times.useful,
-            not_useful: times.not_useful().into(),
+            useful: times.map(|times| times.useful),
+            not_useful: times.map_or_else(Vec::new, |times| times.not_useful().into()),
             redone: self.spending.redone(),
             members: states.into_iter().map(|state| (state, count(state))).collect(),
             wanted: [("min", self.settings.min_workers), ("start", self.settings.workers)],

@@ -1,5 +1,7 @@
 //! What the machine takes in and what it asks for.
 
+use std::time::Duration;
+
 use blip2_dataset::quarantine::QuarantineList;
 use blip2_proto::v1::coordinator_message::Kind as ToWorker;
 use blip2_proto::v1::worker_message::Kind as FromWorker;
@@ -24,6 +26,9 @@ pub struct Start {
     /// All workers are processes of one machine, started in the same way: before the first step, what one of
     /// them cannot do none can.
     pub on_one_machine: bool,
+    /// When it began to lead: the time since 1970 by the clock of this host. It is told with what the run's
+    /// time was spent on, and decides nothing.
+    pub began: Duration,
 }
 
 /// What happened.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blip2_proto::v1::Spent;
 
 use super::phase::Phase;
-use super::times::Times;
+use super::times::{Times, Told};
 
 /// Why a step is done again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,10 +32,11 @@ impl Redone {
     }
 }
 
-/// What the time since the lead began was spent on (the parts of `own` add up to it), and the time of leads
-/// before.
+/// What the time since the lead began was spent on (the parts of `own` add up to it), and the time before.
 #[derive(Debug, Default)]
 pub(super) struct Spending {
+    /// When the lead began, since 1970. It is told and decides nothing.
+    began: Duration,
     /// All before is spent.
     until: Duration,
     /// Of the attempt at hand.
@@ -46,13 +47,17 @@ pub(super) struct Spending {
     owed: Duration,
     own: Times,
     /// What coordinators before had spent in all when they committed these steps.
-    earlier: BTreeMap<u64, Times>,
-    /// What they had spent, once it is known with which step this one goes on.
+    earlier: BTreeMap<u64, Told>,
+    /// The time before, once it is known with which step this one goes on.
     carried: Option<Times>,
     redone: BTreeMap<Redone, u64>,
 }
 
 impl Spending {
+    pub(super) fn new(began: Duration) -> Self {
+        Self { began, ..Self::default() }
+    }
+
     /// The time up to `now` was spent in `phase`; whether any step was begun before.
     pub(super) fn pass(&mut self, now: Duration, phase: &Phase, has_begun: bool) {
         let passed = now.saturating_sub(std::mem::replace(&mut self.until, now));
@@ -108,21 +113,28 @@ impl Spending {
     /// Coordinators before had spent so much when they committed these steps.
     pub(super) fn learn(&mut self, steps: impl IntoIterator<Item = (u64, Spent)>) {
         if self.carried.is_none() {
-            self.earlier.extend(steps.into_iter().map(|(step, spent)| (step, Times::from(&spent))));
+            self.earlier.extend(steps.into_iter().map(|(step, spent)| (step, Told::from(&spent))));
         }
     }
 
     /// This coordinator goes on from `committed` steps; what is learnt from now on it knows already.
     pub(super) fn goes_on(&mut self, committed: u64) {
         if self.carried.is_none() {
-            self.carried = Some(Times::carried(&std::mem::take(&mut self.earlier), committed));
+            let earlier = std::mem::take(&mut self.earlier);
+            self.carried = Some(Times::carried(&earlier, committed, self.began));
         }
     }
 
-    /// What the run's time was spent on, as long as anybody led it.
-    pub(super) fn times(&self) -> Times {
-        let all_kept = || Times::carried(&self.earlier, u64::MAX);
-        self.carried.unwrap_or_else(all_kept).plus(self.own)
+    /// What the run's time was spent on. `None`: it was led before, and is not known yet with which step it
+    /// goes on; what is wasted of the time before depends on that.
+    pub(super) fn times(&self) -> Option<Times> {
+        let before = self.carried.or_else(|| self.earlier.is_empty().then(Times::default));
+        before.map(|before| before.plus(self.own))
+    }
+
+    /// The same for a coordinator that will go on from here.
+    pub(super) fn told(&self) -> Option<Spent> {
+        self.times().map(|times| times.told(self.began.saturating_add(self.until)))
     }
 
     pub(super) fn redone(&self) -> BTreeMap<&'static str, u64> {

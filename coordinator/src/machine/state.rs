@@ -209,7 +209,7 @@ impl Machine {
             last_saves: 0,
             progress,
             records: Records::default(),
-            spending: Spending::default(),
+            spending: Spending::new(start.began),
             counted: Counted::default(),
             actions: Vec::new(),
             #[cfg(feature = "planted-bugs")]

@@ -111,7 +111,7 @@ impl Machine {
         committed.loss_rise = self.watch_loss(&committed);
         let is_new = self.progress.committed(self.now, since, &committed);
         self.spending.committed(is_new, committed.data_wait_seconds);
-        committed.spent = Some(self.spending.times().into());
+        committed.spent = self.spending.told();
         self.counted.met(&rows);
         if is_new {
             self.records.committed(&committed);

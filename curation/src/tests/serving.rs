@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blip2_dataset::corpus::ingest::Share;
+use blip2_dataset::quarantine::QuarantineRecord;
 use blip2_leases::client::ClientOptions;
 use blip2_leases::error::LeaseError;
 use blip2_leases::server::{Admission, LeaseEnd};
@@ -25,7 +26,7 @@ use crate::config::CurationConfig;
 use crate::coordinator::{CurationOptions, coordinate_curation};
 use crate::counted::Counted;
 use crate::error::{CurationError, Result};
-use crate::job::CurationJob;
+use crate::job::{CurationJob, CurationSettings};
 use crate::scored::ScoredText;
 use crate::scoring::{CuratedImage, CurationModels, ModelTimes, Scorer};
 use crate::task_runner::TaskRunner;
@@ -91,9 +92,56 @@ impl Coordinator {
 async fn alone(scene: &Scene) -> std::collections::BTreeMap<String, Vec<u8>> {
     let job = scene.begin("alone").await;
     let mut runner = TaskRunner::new(job, fake_models());
-    runner.run_share(Share::WHOLE, &CancellationToken::new(), |_| ()).await.unwrap();
+    runner.run_share(Share::WHOLE, &CancellationToken::new(), None, |_| ()).await.unwrap();
     assert_eq!(runner.times().images, 38);
     scene.written("alone")
+}
+
+#[tokio::test]
+async fn a_share_tells_of_its_own_tasks_those_that_were_done_before_among_them() {
+    let scene = Scene::new();
+    let settings = CurationSettings { task_row_groups: 1, ..settings() };
+    let job = scene.try_begin("out", &settings).await.unwrap();
+    let stop = CancellationToken::new();
+    let mut runner = TaskRunner::new(job.clone(), fake_models());
+    // One task of the second share, and then it is asked to go.
+    let half = Share { index: 1, count: 2 };
+    let goes_after_one = |status: &LeaseStatusReply| {
+        if status.done == 1 {
+            stop.cancel();
+        }
+    };
+    runner.run_share(half, &stop, None, goes_after_one).await.unwrap();
+    let (counted, mut told) = (Counted::default(), Vec::new());
+    let mut runner = TaskRunner::new(job.clone(), fake_models());
+    runner
+        .run_share(half, &CancellationToken::new(), Some(&counted), |status| {
+            told.push((status.tasks, status.done, status.leased, status.workers.len(), status.rows));
+        })
+        .await
+        .unwrap();
+    // Tasks 1, 3 and 5 of six, of 7 rows each but the last, which has 5.
+    assert_eq!(told, [(3, 1, 0, 0, 0), (3, 1, 1, 1, 0), (3, 2, 0, 0, 7), (3, 2, 1, 1, 7), (3, 3, 0, 0, 12)]);
+    let counts = counted.get();
+    assert_eq!(
+        (counts.summary.tasks_done, counts.summary.rows_read),
+        (3, 19),
+        "and none of the other share's"
+    );
+    assert_eq!((counts.summary.rejected, counts.newest.len()), (0, 0));
+
+    let other = Counted::default();
+    let mut runner = TaskRunner::new(job.clone(), fake_models());
+    let first = Share { index: 0, count: 2 };
+    runner.run_share(first, &CancellationToken::new(), Some(&other), |_| ()).await.unwrap();
+    let newest = other.get().newest;
+    // Row 5 has a picture that ends early, row 20 another one than its hash says.
+    assert_eq!(newest.iter().map(|row| row.sample).collect::<Vec<_>>(), [20, 5]);
+    let jpeg = job.row_thumbnail(&newest[0]).await.unwrap();
+    assert!(jpeg.starts_with(&[0xff, 0xd8]), "what is there can be seen");
+    assert!(job.row_thumbnail(&newest[1]).await.is_err());
+    let elsewhere = QuarantineRecord { file: "/etc/passwd".into(), ..newest[0].clone() };
+    assert_eq!(job.row_thumbnail(&elsewhere).await.unwrap_err(), "its file is not of the corpus");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use blip2_store::Location;
 use bytes::Bytes;
 
 use super::columns::{ColumnNames, RowGroup};
-use super::manifest::{Manifest, ManifestFile};
+use super::manifest::ManifestFile;
 use super::survey::thumbnail;
 use crate::error::{DatasetError, Result};
 
@@ -27,18 +27,19 @@ pub struct RowPlace<'a> {
     pub row: u32,
 }
 
-/// A small picture of the row: decoded within bounds and encoded anew, so that nothing but pixels is shown.
+/// A small picture of a row of these files: decoded within bounds and encoded anew, so that nothing but
+/// pixels is shown.
 ///
 /// # Errors
 /// Why there is none, in words: the file is not of this corpus, it cannot be read, its row groups are too
 /// large to be read for one row, or the image cannot be decoded.
 pub async fn row_thumbnail(
-    manifest: &Manifest,
+    files: &[ManifestFile],
     columns: &ColumnNames,
     place: RowPlace<'_>,
     max_pixels: u64,
 ) -> std::result::Result<Bytes, String> {
-    let file = manifest.files.iter().find(|file| file.location == place.file);
+    let file = files.iter().find(|file| file.location == place.file);
     let file = file.ok_or("its file is not of the corpus")?;
     if row_group_bytes(file, place.row_group).is_none_or(|bytes| bytes > MOST_READ) {
         return Err("its row group is too large to be read for one row".into());
@@ -91,6 +92,7 @@ mod tests {
     use blip2_test_corpus::Corpus;
 
     use super::*;
+    use crate::corpus::manifest::Manifest;
 
     async fn pinned(path: &str) -> Manifest {
         Manifest::open(&[path.to_owned()], &ColumnNames::default()).await.unwrap()
@@ -103,7 +105,7 @@ mod tests {
         row: u32,
     ) -> std::result::Result<Bytes, String> {
         let place = RowPlace { file, row_group, row };
-        row_thumbnail(manifest, &ColumnNames::default(), place, 1 << 20).await
+        row_thumbnail(&manifest.files, &ColumnNames::default(), place, 1 << 20).await
     }
 
     #[tokio::test]

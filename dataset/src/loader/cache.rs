@@ -139,6 +139,7 @@ impl RowGroupCache {
     /// What reading or decoding it failed with; [`DatasetError::Thread`] once the cache is closed.
     pub(super) fn get(&self, id: RowGroupId, window: u64) -> Result<Arc<RowGroup>> {
         let mut state = self.shared.lock();
+        self.shared.count(state.entries.get(&id));
         loop {
             if state.closed {
                 return Err(DatasetError::Thread { reason: "the loader was dropped".to_owned() });
@@ -218,6 +219,18 @@ impl Shared {
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait_timeout(state, WAIT_STEP).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Takes note of how somebody finds what it has come for.
+    fn count(&self, found: Option<&Entry>) {
+        let counter = match found.map(|entry| &entry.content) {
+            Some(Content::Ready(_)) => &self.counters.found_decoded,
+            Some(Content::Reading | Content::Read(_) | Content::Decoding | Content::Failed(_)) => {
+                &self.counters.found_coming
+            }
+            None => &self.counters.found_missing,
+        };
+        counter.add(1);
     }
 
     /// The row group's share of its file: what reading it is expected to hold.

@@ -23,6 +23,12 @@ pub struct LoaderStatistics {
     pub disk_hits: u64,
     /// Bytes of them.
     pub disk_bytes: u64,
+    /// Samples whose row group was in memory, decoded, when they came for it.
+    pub found_decoded: u64,
+    /// Samples whose row group was being read or decoded by then, or was read and not decoded yet.
+    pub found_coming: u64,
+    /// Samples whose row group had not been asked for by then, or not any more.
+    pub found_missing: u64,
     /// Waiting for the store or the disk cache.
     pub read: Duration,
     /// Decompressing and decoding Parquet.
@@ -71,6 +77,9 @@ pub(crate) struct Counters {
     pub(crate) retried: Counter,
     pub(crate) disk_hits: Counter,
     pub(crate) disk_bytes: Counter,
+    pub(crate) found_decoded: Counter,
+    pub(crate) found_coming: Counter,
+    pub(crate) found_missing: Counter,
     pub(crate) read: Counter,
     pub(crate) parquet: Counter,
     pub(crate) decode: Counter,
@@ -90,6 +99,9 @@ impl Counters {
             retried: self.retried.count(),
             disk_hits: self.disk_hits.count(),
             disk_bytes: self.disk_bytes.count(),
+            found_decoded: self.found_decoded.count(),
+            found_coming: self.found_coming.count(),
+            found_missing: self.found_missing.count(),
             read: self.read.time(),
             parquet: self.parquet.time(),
             decode: self.decode.time(),

@@ -236,6 +236,29 @@ fn threads_and_memory_change_nothing() {
 }
 
 #[test]
+fn samples_are_counted_by_what_they_find_in_memory() {
+    let (_folder, sources) = write(Corpus::with_rows(60).row_group(5));
+    let fixture = fixture(&sources);
+    let counted = |prefetch_bytes: u64| {
+        let mut spec = fixture.spec.clone();
+        spec.settings = LoaderSettings { prefetch_bytes, decode_threads: 1, ..LoaderSettings::default() };
+        let loader = Loader::start(fixture.runtime.handle().clone(), spec).unwrap();
+        (0..12).for_each(|_| drop(loader.next(WAIT).unwrap()));
+        let found = loader.statistics();
+        // 12 steps of 12 samples, none of them replaced.
+        assert_eq!(found.found_decoded + found.found_coming + found.found_missing, 144, "{found:?}");
+        found
+    };
+    let ample = counted(1 << 30);
+    // The one thread waits for each of the 12 row groups once, at most.
+    assert!(ample.found_decoded >= 144 - 12 && ample.reads == 12, "{ample:?}");
+    let none = counted(0);
+    // Nothing is read ahead, and one row group drops the other.
+    assert!(none.found_missing == none.reads && none.reads > 12, "{none:?}");
+    assert!(none.found_decoded < ample.found_decoded, "{none:?}");
+}
+
+#[test]
 fn no_setting_changes_a_batch() {
     let (_folder, sources) = write(Corpus::with_rows(80).row_group(6).truncated(11).wrong_hash(30));
     let fixture = fixture(&sources);

@@ -6,6 +6,7 @@
 //! that they are skipped. No API server takes part.
 
 mod images;
+mod monitors;
 mod names;
 mod places;
 mod planted;
@@ -23,7 +24,7 @@ use rendered::{Rendered, folders, text};
 type Policy = fn(&Rendered) -> Vec<String>;
 
 /// Every policy with its name.
-const POLICIES: [(&str, Policy); 12] = [
+const POLICIES: [(&str, Policy); 13] = [
     ("probes", pods::probes),
     ("jobs", pods::jobs),
     ("exit codes", pods::exit_codes),
@@ -34,6 +35,7 @@ const POLICIES: [(&str, Policy); 12] = [
     ("numbers of members", names::members),
     ("selectors", places::selectors),
     ("ports", places::ports),
+    ("monitors", monitors::monitors),
     ("volumes", places::volumes),
     ("restricted standard", standard::restricted),
 ];

@@ -35,9 +35,10 @@ const COORDINATOR: (&str, &str) = ("Job", "blip2-coordinator");
 const WORKER: (&str, &str) = ("Job", "blip2-worker");
 const CURATE: (&str, &str) = ("Job", "blip2-curation");
 const SET: (&str, &str) = ("JobSet", "blip2");
+const MONITOR: (&str, &str) = ("PodMonitor", "blip2");
 
 /// All that is planted.
-pub(crate) const FAULTS: [Fault; 40] = [
+pub(crate) const FAULTS: [Fault; 45] = [
     fault(
         "probes",
         RUN,
@@ -134,6 +135,23 @@ pub(crate) const FAULTS: [Fault; 40] = [
     ),
     fault("ports", RUN, ("NetworkPolicy", "blip2"), "/spec/ingress/0/from", "[]"),
     fault("ports", RUN, ("Service", "blip2-coordinator"), "/spec/ports/0/targetPort", r#""exchange""#),
+    fault("monitors", QUEUED, MONITOR, "/spec/podMetricsEndpoints/0/port", r#""grpc""#),
+    fault("monitors", QUEUED, MONITOR, "/spec/selector/matchLabels/app.kubernetes.io~1instance", "null"),
+    fault(
+        "monitors",
+        QUEUED,
+        MONITOR,
+        "/spec/selector/matchLabels/app.kubernetes.io~1component",
+        r#""coordinator""#,
+    ),
+    fault("monitors", QUEUED, MONITOR, "/spec/jobLabel", r#""app.kubernetes.io/name""#),
+    fault(
+        "monitors",
+        QUEUED,
+        SET,
+        "/spec/replicatedJobs/1/template/spec/template/spec/containers/0/ports/1/name",
+        r#""numbers""#,
+    ),
     fault(
         "volumes",
         RUN,

@@ -360,7 +360,8 @@ impl CoordinatorProcess {
         let coordinator = self.name.clone();
         let resumed = resume.as_ref().map(|record| record.name.clone());
         self.effects.push(Effect::Observe(Fact::Began { coordinator, resume: resumed }));
-        let start = Start { epoch, expected_members: expected, quarantine, on_one_machine: false };
+        let start =
+            Start { epoch, expected_members: expected, quarantine, on_one_machine: false, began: local };
         let checkpoints = CheckpointSettings {
             every_steps: self.setup.every_steps,
             keep: self.setup.keep,

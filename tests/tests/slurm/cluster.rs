@@ -10,6 +10,8 @@ use blip2_tests::process::{isolate, poll, poll_for, repository};
 
 /// The hosts, by names that all of them resolve.
 pub(crate) const NODES: [&str; 2] = ["127.0.0.1", "127.0.0.2"];
+/// The one of them that has cards, and how many.
+pub(crate) const CARDS: (&str, usize) = (NODES[0], 2);
 /// The partition whose jobs go first.
 pub(crate) const URGENT: &str = "urgent";
 /// What must be there.
@@ -41,6 +43,7 @@ impl Slurm {
         let slurm = Self { folder };
         slurm.start_munge();
         std::fs::write(slurm.path("slurm.conf"), slurm.configuration()).expect("the configuration");
+        slurm.make_up_cards();
         std::fs::create_dir(slurm.path("state")).expect("a folder");
         slurm.must(&["slurmctld"]);
         NODES.iter().for_each(|node| slurm.start_node(node));
@@ -67,6 +70,21 @@ impl Slurm {
         self.must(&["munged", "--force", &socket, &key, &log, &pid, &place("seed-file", "seed")]);
     }
 
+    /// Devices that swallow what is written to them, by names as cards have them: Slurm counts and deals
+    /// them.
+    fn make_up_cards(&self) {
+        let (node, count) = CARDS;
+        let name = self.path("card");
+        for card in 0..count {
+            let made =
+                Command::new("mknod").arg(format!("{}{card}", name.display())).args(["c", "1", "3"]).output();
+            let made = made.expect("a program of every system");
+            assert!(made.status.success(), "no device: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        let cards = format!("NodeName={node} Name=gpu File={}[0-{}]\n", name.display(), count - 1);
+        std::fs::write(self.path("gres.conf"), cards).expect("the configuration");
+    }
+
     /// As small as Slurm gets. A host that does not answer is given up after 10 s, a job that goes back to
     /// the queue starts after 5 s, and what is asked to go has time also where this machine is busy.
     fn configuration(&self) -> String {
@@ -74,7 +92,10 @@ impl Slurm {
         let host = said_by("hostname", &["-s"]);
         let ports: Vec<u16> = free_ports(1 + NODES.len());
         let node = |(name, port): (&&str, &u16)| {
-            format!("NodeName={name} NodeHostname={host} NodeAddr={name} Port={port} CPUs=8 State=UNKNOWN\n")
+            let cards = if *name == CARDS.0 { format!("Gres=gpu:{} ", CARDS.1) } else { String::new() };
+            format!(
+                "NodeName={name} NodeHostname={host} NodeAddr={name} Port={port} CPUs=8 {cards}State=UNKNOWN\n"
+            )
         };
         let nodes: String = NODES.iter().zip(&ports[1..]).map(node).collect();
         format!(
@@ -93,6 +114,7 @@ impl Slurm {
              SelectType=select/cons_tres\n\
              SelectTypeParameters=CR_Core\n\
              SlurmdParameters=config_overrides\n\
+             GresTypes=gpu\n\
              SchedulerParameters=batch_sched_delay=0,sched_interval=2\n\
              ReturnToService=2\n\
              SlurmdTimeout=10\n\
@@ -273,6 +295,13 @@ pub(crate) fn all_processes() -> Vec<u32> {
 pub(crate) fn command_line(process: u32) -> String {
     let bytes = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+/// A variable of a process, as it was started with it.
+pub(crate) fn variable(process: u32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{process}/environ")).ok()?;
+    let text = String::from_utf8_lossy(&environment).into_owned();
+    text.split('\0').find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
 fn parent(process: u32) -> Option<u32> {

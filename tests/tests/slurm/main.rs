@@ -1,9 +1,10 @@
 //! The project's own batch scripts on a real Slurm, with whatever goes wrong there.
 //!
 //! `tests/slurm-cluster` installs Slurm and runs this; where it is not, the test says that it is skipped. Two
-//! hosts of the cluster are daemons of this machine. Cards are not there: a task's card is chosen by
-//! `blip2_tensors::device::seat`, whose tests have the table.
+//! hosts of the cluster are daemons of this machine. Its cards are devices that nobody computes on: who takes
+//! which is seen, and no more.
 
+mod cards;
 mod cluster;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -40,10 +41,15 @@ impl Job {
         assert!(said.is_some(), "no `{part}` in:\n{}\n{}", read(&self.log), slurm.last_words());
     }
 
-    /// The worker of a host.
-    fn worker(&self, node: &str) -> Option<u32> {
+    /// The workers of a host.
+    fn workers(&self, node: &str) -> Vec<u32> {
         let of_node = processes(&[("SLURM_JOB_ID", &self.number), ("SLURMD_NODENAME", node)]);
-        of_node.into_iter().find(|process| command_line(*process).contains("/blip2 worker"))
+        of_node.into_iter().filter(|process| command_line(*process).contains("/blip2 worker")).collect()
+    }
+
+    /// The one worker of a host.
+    fn worker(&self, node: &str) -> Option<u32> {
+        self.workers(node).first().copied()
     }
 }
 
@@ -80,12 +86,16 @@ fn small_run() -> SmallRun {
 }
 
 fn submit_run(slurm: &Slurm, run: &SmallRun, program: &str, more: &[(&str, &str)]) -> Job {
+    submit_with(slurm, run, &["--nodes=2"], program, more)
+}
+
+fn submit_with(slurm: &Slurm, run: &SmallRun, options: &[&str], program: &str, more: &[(&str, &str)]) -> Job {
     let shared = run.scratch().to_str().unwrap();
     // Another one for each job of a run.
     let log = run.scratch().join(format!("job-{}.log", run.epoch()));
     let output = format!("--output={}", log.display());
     let own = [("BLIP2_PROGRAM", program), ("BLIP2_SHARED", shared), ("BLIP2_THREADS", "1")];
-    let options = ["--time=60", "--nodes=2", &output];
+    let options = [&["--time=60", &output], options].concat();
     let number = slurm.submit(&options, TRAIN, &["--config", run.config()], &[&own[..], more].concat());
     Job { number, log }
 }
@@ -135,6 +145,7 @@ fn jobs_end_as_if_nothing_had_happened() {
     let again = submit_run(&slurm, &quiet, binary().to_str().unwrap(), &[]);
     slurm.wait_for_state(&again.number, "COMPLETED", &again.log);
     assert_eq!(quiet.digest(), expected);
+    cards::each_task_of_a_host_takes_its_own(&slurm, &expected);
     the_first_host_is_lost(&slurm, &expected);
     it_makes_way_for_an_urgent_job(&slurm, &expected);
 }

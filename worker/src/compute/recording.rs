@@ -7,7 +7,8 @@ use blip2_collective::journal::Progress;
 use blip2_proto::v1::DeviceUse;
 use blip2_telemetry::metric::{
     COLLECTIVE_BYTES_TOTAL, DEVICE_MEMORY_BYTES, KERNELS_COMPILED_TOTAL, LOADER_BYTES_TOTAL,
-    LOADER_READS_AGAIN_TOTAL, LOADER_ROW_GROUPS_TOTAL, STEP_DURATION_SECONDS, STEP_PHASE_SECONDS_TOTAL,
+    LOADER_READS_AGAIN_TOTAL, LOADER_ROW_GROUPS_TOTAL, LOADER_SAMPLES_TOTAL, STEP_DURATION_SECONDS,
+    STEP_PHASE_SECONDS_TOTAL,
 };
 use blip2_telemetry::trace::Span;
 
@@ -43,6 +44,9 @@ impl Compute {
         add(&LOADER_ROW_GROUPS_TOTAL, "disk_cache", now.disk_hits, before.disk_hits);
         add(&LOADER_BYTES_TOTAL, "store", now.read_bytes, before.read_bytes);
         add(&LOADER_BYTES_TOTAL, "disk_cache", now.disk_bytes, before.disk_bytes);
+        add(&LOADER_SAMPLES_TOTAL, "decoded", now.found_decoded, before.found_decoded);
+        add(&LOADER_SAMPLES_TOTAL, "coming", now.found_coming, before.found_coming);
+        add(&LOADER_SAMPLES_TOTAL, "missing", now.found_missing, before.found_missing);
         add(&LOADER_READS_AGAIN_TOTAL, "failed", now.retried, before.retried);
         add(&LOADER_READS_AGAIN_TOTAL, "slow", now.hedged, before.hedged);
     }

@@ -2,20 +2,38 @@
 
 use blip2_curation::counted::Counted;
 use blip2_curation::finish::{CurationSummary, TextCounts};
+use blip2_curation::job::CurationJob;
+use blip2_dataset::quarantine::QuarantineRecord;
 use blip2_pages::run_page::Table;
 use blip2_telemetry::Telemetry;
 use blip2_telemetry::metric::{CURATED_ROWS_TOTAL, CURATED_TEXTS_TOTAL};
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::row_looks::LeftOutRows;
 use crate::work_page::WorkDetails;
 
 /// The counts of a job.
 #[derive(Debug, Clone)]
-pub(super) struct Counts(pub(super) Counted);
+pub(super) struct Counts {
+    pub(super) counted: Counted,
+    pub(super) job: CurationJob,
+}
+
+#[tonic::async_trait]
+impl LeftOutRows for Counts {
+    fn newest(&self) -> Vec<QuarantineRecord> {
+        self.counted.get().newest
+    }
+
+    async fn look(&self, record: &QuarantineRecord) -> Result<Bytes, String> {
+        self.job.row_thumbnail(record).await
+    }
+}
 
 impl WorkDetails for Counts {
     fn tables(&self) -> Vec<Table> {
-        let counts = self.0.get();
+        let counts = self.counted.get();
         let table = |id, title: &str, rows: Vec<(String, String)>, empty: &str| Table {
             id,
             title: title.into(),
@@ -31,20 +49,15 @@ impl WorkDetails for Counts {
         let mut reasons: Vec<(&String, &u64)> = counts.rejected.iter().collect();
         reasons.sort_by_key(|(reason, rows)| (std::cmp::Reverse(**rows), (*reason).clone()));
         let reasons = reasons.into_iter().map(|(reason, rows)| (reason.clone(), rows.to_string()));
-        let newest = counts.newest.iter().map(|row| {
-            let place = format!("{}, row group {}, row {}", row.file, row.row_group, row.row);
-            (row.key.clone(), format!("{}: {place}", row.reason))
-        });
         vec![
             table("rows", "What became of the rows", became.into(), "No task is done yet."),
             table("texts", "What became of the texts", of_texts.collect(), "No text is scored yet."),
             table("rejected", "Rows that cannot be used, by reason", reasons.collect(), "None so far."),
-            table("left-out", "The last of them", newest.collect(), "None so far."),
         ]
     }
 
     fn json(&self) -> Map<String, Value> {
-        let counts = self.0.get();
+        let counts = self.counted.get();
         let rows: Map<String, Value> = rows(&counts.summary)
             .into_iter()
             .map(|(outcome, rows)| (outcome.to_owned(), rows.into()))
@@ -58,7 +71,7 @@ impl WorkDetails for Counts {
     }
 
     fn show(&self, telemetry: &Telemetry) {
-        let counted = self.0.clone();
+        let counted = self.counted.clone();
         telemetry.ask("curation", move |telemetry| {
             let summary = counted.get().summary;
             for (outcome, rows) in rows(&summary) {

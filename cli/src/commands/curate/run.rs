@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use blip2_curation::coordinator::{CurationOptions, coordinate_curation};
 use blip2_curation::counted::Counted;
-use blip2_curation::finish::{CurationSummary, TaskDone};
+use blip2_curation::finish::CurationSummary;
 use blip2_curation::job::CurationJob;
 use blip2_curation::models;
 use blip2_curation::runs::RunRecord;
@@ -22,12 +22,13 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::counts::Counts;
 use super::summary::described;
 use crate::again::same_command;
-use crate::commands::endpoint::{MetricsArguments, Told};
+use crate::commands::endpoint::{MetricsArguments, Shown, Told};
 use crate::commands::leasing::Leasing;
 use crate::commands::share::share;
 use crate::commands::{even_unread, print_json, worker::limit_threads};
@@ -36,7 +37,9 @@ use crate::error::CliError;
 use crate::launch::{Machine, Place, WorkerCommand, default_workers, places};
 use crate::measured::{show_tasks, telemetry};
 use crate::signals::Signals;
+use crate::token::read_token;
 use crate::typed_numbers;
+use crate::work_page::{WorkDetails as _, WorkPage};
 
 /// Most worker processes.
 const MOST_WORKERS: u32 = 1024;
@@ -55,8 +58,9 @@ pub(crate) struct RunArguments {
     /// Address for workers of other machines; needs --token-file.
     #[arg(long, value_name = "ADDR", conflicts_with = "shard", value_parser = listening)]
     listen: Option<SocketAddr>,
-    /// File with the token that workers of other machines must have.
-    #[arg(long, value_name = "FILE", conflicts_with = "shard")]
+    /// File with the token that workers of other machines must have, and who looks from there at the page
+    /// that --metrics-listen shows; with --shard, the latter alone.
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(flatten)]
     metrics: MetricsArguments,
@@ -153,26 +157,38 @@ async fn run_share(
     stop: CancellationToken,
 ) -> Result<u64, CliError> {
     limit_threads(arguments.threads)?;
+    let token = arguments.token_file.as_deref().map(|file| read_token(Some(file))).transpose()?;
     let telemetry = telemetry("worker");
+    telemetry.not_ready("the models are being fetched and opened");
+    let (status, watched) = watch::channel(LeaseStatusReply::default());
+    let counts = Arc::new(Counts { counted: Counted::default(), job: job.clone() });
+    let page = WorkPage::new("curation", watched.clone(), Some(counts.clone())).of_share(share);
     // Open before the models are here, which may take long; closed with this function, however it is left.
     let told = if arguments.json { Told::Program } else { Told::Person };
-    let _endpoint = arguments.metrics.open(Some(&config.metrics), &telemetry, told, None)?;
+    let shown = (Arc::new(page.clone()) as Arc<dyn Shown>, token.as_deref());
+    let endpoint = arguments.metrics.open(Some(&config.metrics), &telemetry, told, Some(shown))?;
+    let mut following = JoinSet::new();
+    if endpoint.is_some() {
+        following.spawn(page.follow());
+    }
     let curation = &config.curation;
     let (settings, mode) = (curation.models.with_models_here().await?, curation.selection.mode);
     let opened = tokio::task::spawn_blocking(move || models::open(&settings, mode)).await;
     let models = opened.map_err(|error| CliError::failed(format!("opening the models: {error}")))??;
-    let tasks = job.tasks().len() as u64;
-    let (status, watched) = watch::channel(LeaseStatusReply { tasks, ..LeaseStatusReply::default() });
-    let mut rows = 0;
+    show_tasks(&telemetry, watched.clone());
+    counts.show(&telemetry);
     let json = arguments.json;
-    let progress = |done: &TaskDone| {
-        rows += done.rows_read;
-        let reply = LeaseStatusReply { tasks, rows, done: done.task + 1, ..LeaseStatusReply::default() };
-        tell(json, &reply);
-        status.send_replace(reply);
+    let progress = |reply: &LeaseStatusReply| {
+        let before = status.send_replace(reply.clone());
+        // The first one tells what was done before.
+        if before.tasks > 0 && reply.done > before.done {
+            tell(json, reply);
+        }
     };
-    show_tasks(&telemetry, watched);
-    TaskRunner::new(job, models).run_share(share, &stop, progress).await?;
+    // What was done before is read for those alone who can see it.
+    let counted = endpoint.as_ref().map(|_| &counts.counted);
+    TaskRunner::new(job, models).run_share(share, &stop, counted, progress).await?;
+    let rows = watched.borrow().rows;
     Ok(rows)
 }
 
@@ -198,7 +214,7 @@ async fn coordinate(
         places,
         metrics: (arguments.metrics.clone(), config.metrics.clone()),
         all_done: job.tasks_done().await?.len() == job.tasks().len(),
-        details: Some(Arc::new(Counts(counted.clone()))),
+        details: Some(Arc::new(Counts { counted: counted.clone(), job: job.clone() })),
     };
     let stop = signals.graceful();
     let coordinate = async |listener, admission| {

@@ -23,6 +23,10 @@ const REFRESH: (HeaderName, &str) = (HeaderName::from_static("refresh"), "10");
 const NOTHING_ELSE: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
+/// Said where there is no token.
+const NO_TOKEN: &str = "this process has no token that could be asked for: give it --token-file, or let it listen on a \
+                        loopback address and forward the port\n";
+
 /// What is shown to people and to programs.
 pub(crate) trait Shown: Send + Sync + 'static {
     /// The page.
@@ -51,23 +55,32 @@ impl Shown for WorkPage {
     }
 }
 
-/// A page, and who may see it.
-#[derive(Clone)]
-pub(super) struct Guarded {
-    page: Arc<dyn Shown>,
-    /// Asked of whoever comes, if there is one.
-    token: Option<Arc<str>>,
+/// Who may see a page.
+#[derive(Debug, Clone)]
+pub(super) enum For {
+    Everybody,
+    /// Those who show the run's token.
+    Members(Arc<str>),
+    /// There is no token that could be shown.
+    Nobody,
 }
 
-/// `/` and `/api/status`, for those who show `token`, or for everybody.
-pub(super) fn routes(page: Arc<dyn Shown>, token: Option<&str>) -> Router {
-    let guarded = Guarded { page, token: token.map(Arc::from) };
+/// A page, and who may see it.
+#[derive(Clone)]
+struct Guarded {
+    page: Arc<dyn Shown>,
+    shown_to: For,
+}
+
+/// `/` and `/api/status`.
+pub(super) fn routes(page: Arc<dyn Shown>, shown_to: For) -> Router {
+    let guarded = Guarded { page, shown_to };
     Router::new().route("/", get(html)).route("/api/status", get(json)).with_state(guarded)
 }
 
 async fn html(State(guarded): State<Guarded>, headers: HeaderMap) -> Response {
-    if !guarded.admits(&headers) {
-        return refused();
+    if let Some(refusal) = guarded.refuses(&headers) {
+        return refusal;
     }
     let head = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -79,24 +92,28 @@ async fn html(State(guarded): State<Guarded>, headers: HeaderMap) -> Response {
 }
 
 async fn json(State(guarded): State<Guarded>, headers: HeaderMap) -> Response {
-    if !guarded.admits(&headers) {
-        return refused();
+    if let Some(refusal) = guarded.refuses(&headers) {
+        return refusal;
     }
     let head = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     (head, guarded.page.json()).into_response()
 }
 
-fn refused() -> Response {
-    let asks = [(WWW_AUTHENTICATE, "Basic realm=\"the run's token as the password\"")];
-    (StatusCode::UNAUTHORIZED, asks, "show the run's token\n").into_response()
-}
-
 impl Guarded {
-    /// Whether the token is shown: as a bearer's, or as the password of whatever user.
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(shown_token);
-        shown.is_some_and(|shown| same_token(&shown, token))
+    /// The answer to those who may not see the page; the token is shown as a bearer's, or as the password of
+    /// whatever user.
+    fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
+        match &self.shown_to {
+            For::Everybody => None,
+            For::Members(token) => {
+                let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+                let is_known = shown.and_then(shown_token).is_some_and(|shown| same_token(&shown, token));
+                let asks = [(WWW_AUTHENTICATE, "Basic realm=\"the run's token as the password\"")];
+                let refusal = || (StatusCode::UNAUTHORIZED, asks, "show the run's token\n").into_response();
+                (!is_known).then(refusal)
+            }
+            For::Nobody => Some((StatusCode::FORBIDDEN, NO_TOKEN).into_response()),
+        }
     }
 }
 
@@ -115,25 +132,27 @@ fn shown_token(header: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn admits(header: Option<&str>) -> bool {
-        let guarded = Guarded { page: Arc::new(LivePage::default()), token: Some("a long secret".into()) };
+    /// The status of a refusal.
+    fn refusal(shown_to: For, header: Option<&str>) -> Option<StatusCode> {
+        let guarded = Guarded { page: Arc::new(LivePage::default()), shown_to };
         let mut headers = HeaderMap::new();
         if let Some(header) = header {
             headers.insert(AUTHORIZATION, header.parse().unwrap());
         }
-        guarded.admits(&headers)
+        guarded.refuses(&headers).map(|response| response.status())
     }
 
     #[test]
     fn who_shows_the_token_is_let_in_and_nobody_else() {
-        assert!(admits(Some("Bearer a long secret")));
-        assert!(admits(Some(&format!("Basic {}", STANDARD.encode("me:a long secret")))));
+        let members = || For::Members("a long secret".into());
+        assert_eq!(refusal(members(), Some("Bearer a long secret")), None);
+        assert_eq!(refusal(members(), Some(&format!("Basic {}", STANDARD.encode("me:a long secret")))), None);
         for stranger in
             [None, Some("Bearer another"), Some("Bearer"), Some("Basic !!"), Some("a long secret")]
         {
-            assert!(!admits(stranger), "{stranger:?}");
+            assert_eq!(refusal(members(), stranger), Some(StatusCode::UNAUTHORIZED), "{stranger:?}");
         }
-        let open = Guarded { page: Arc::new(LivePage::default()), token: None };
-        assert!(open.admits(&HeaderMap::new()));
+        assert_eq!(refusal(For::Everybody, None), None);
+        assert_eq!(refusal(For::Nobody, Some("Bearer ")), Some(StatusCode::FORBIDDEN));
     }
 }

@@ -88,7 +88,7 @@ fn the_parts_of_a_lead_add_up_to_its_time() {
         let found = figures.not_useful.iter().find(|(cause, _)| *cause == name);
         found.unwrap().1.as_secs_f64()
     };
-    let total = figures.useful.as_secs_f64()
+    let total = figures.useful.unwrap().as_secs_f64()
         + figures.not_useful.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>();
     assert!(
         (total - scene.now.as_secs_f64()).abs() < 0.01 * total,
@@ -109,40 +109,69 @@ fn the_parts_of_a_lead_add_up_to_its_time() {
     );
 }
 
-/// Seconds that were useful and that were wasted, of all leads.
-fn useful_and_wasted(scene: &Scene) -> (f64, f64) {
+/// When the next coordinator of a run begins, by its clock.
+const BEGAN: Duration = Duration::from_secs(1_800_000_000);
+
+/// Seconds that were useful, that were wasted, and in which nobody led.
+fn useful_wasted_and_unled(scene: &Scene) -> Option<(f64, f64, f64)> {
     let figures = scene.machine.figures();
-    let wasted = figures.not_useful.iter().find(|(cause, _)| *cause == "wasted").unwrap().1;
-    (figures.useful.as_secs_f64(), wasted.as_secs_f64())
+    let useful = figures.useful?.as_secs_f64();
+    let cause = |name: &str| figures.not_useful.iter().find(|(cause, _)| *cause == name).unwrap().1;
+    Some((useful, cause("wasted").as_secs_f64(), cause("no_leader").as_secs_f64()))
+}
+
+/// A coordinator that begins at [`BEGAN`], after one that told these times so long before.
+fn after(known: &[(u64, f64)], ago: impl Fn(f64) -> f64) -> Scene {
+    let told = |useful: f64| Spent { told_at: BEGAN.as_secs_f64() - ago(useful), ..spent(useful) };
+    let earlier = known.iter().map(|(step, useful)| (*step, told(*useful))).collect();
+    let start = Start { epoch: 7, expected_members: 1, began: BEGAN, ..Start::default() };
+    let resume = Some(checkpoint(&STAGES, 4, 3));
+    Scene::starting(RunSpec { resume, earlier, ..spec(&STAGES) }, settings(1, 1), 0, start)
+}
+
+fn spent(useful: f64) -> Spent {
+    Spent { useful, wasted: 5.0, ..Spent::default() }
 }
 
 #[test]
 fn time_is_counted_on_over_a_change_of_leaders() {
-    let spent = |useful: f64| Spent { useful, wasted: 5.0, ..Spent::default() };
-    let before = |known: &[(u64, f64)]| {
-        let resume = Some(checkpoint(&STAGES, 4, 3));
-        let earlier = known.iter().map(|(step, useful)| (*step, spent(*useful))).collect();
-        let start = Start { epoch: 7, expected_members: 1, ..Start::default() };
-        Scene::starting(RunSpec { resume, earlier, ..spec(&STAGES) }, settings(1, 1), 0, start)
-    };
-    // The members bring all steps, of which the store knows some.
-    let mut scene = before(&[(3, 40.0), (5, 60.0)]);
-    assert_eq!(useful_and_wasted(&scene), (60.0, 5.0), "before it is known where the run goes on");
+    // The first lead began 100 s before this one. The members bring all steps, of which the store knows some.
+    let ago = |useful: f64| 100.0 - 5.0 - useful;
+    let mut scene = after(&[(3, 40.0), (5, 60.0)], ago);
+    assert_eq!(useful_wasted_and_unled(&scene), None, "before it is known where the run goes on");
     let mut hello = knowing(&[6]);
-    hello.ledger.as_mut().unwrap().records[0].spent = Some(spent(70.0));
+    let told = Spent { told_at: BEGAN.as_secs_f64() - ago(70.0), ..spent(70.0) };
+    hello.ledger.as_mut().unwrap().records[0].spent = Some(told);
     rejoin(&mut scene, hello);
     scene.pass(Duration::from_secs(2), &[0]);
     scene.done(0);
-    let (useful, wasted) = useful_and_wasted(&scene);
+    let (useful, wasted, unled) = useful_wasted_and_unled(&scene).unwrap();
     assert!(useful > 70.5 && useful < 75.0 && wasted < 6.0, "{useful} {wasted}");
+    assert!((unled - 25.0).abs() < 0.001, "from what was told last: {unled}");
     let record = scene.commits(0)[0].record.clone().unwrap();
-    assert_eq!(record.spent.unwrap().useful, useful, "the next one goes on from here");
+    let told = record.spent.unwrap();
+    assert_eq!((told.useful, told.no_leader), (useful, unled), "the next one goes on from here");
+    let wall = told.told_at - (BEGAN.as_secs_f64() - 100.0);
+    let Spent { start_up, data, save, restore, .. } = told;
+    let sum = useful + wasted + unled + start_up + data + save + restore;
+    assert!((sum - wall).abs() < 0.01 * wall, "{sum} of {wall} s since the first lead began");
 
     // Nobody is left of those who held steps 4 and 5, which are done again.
-    let mut scene = before(&[(3, 40.0), (5, 60.0)]);
+    let mut scene = after(&[(3, 40.0), (5, 60.0)], ago);
     scene.join(0);
     scene.pass(Duration::from_secs(5), &[0]);
     scene.done(0);
-    let (useful, wasted) = useful_and_wasted(&scene);
+    let (useful, wasted, unled) = useful_wasted_and_unled(&scene).unwrap();
     assert!(useful > 40.5 && useful < 45.0 && (25.0..27.0).contains(&wasted), "{useful} {wasted}");
+    assert!((unled - 35.0).abs() < 0.001, "{unled}");
+}
+
+#[test]
+fn a_clock_that_is_ahead_takes_no_time_away() {
+    let mut scene = after(&[(3, 40.0)], |_| -3600.0);
+    scene.join(0);
+    scene.pass(Duration::from_secs(5), &[0]);
+    scene.done(0);
+    let (useful, wasted, unled) = useful_wasted_and_unled(&scene).unwrap();
+    assert!(useful > 40.0 && wasted >= 5.0 && unled == 0.0, "{useful} {wasted} {unled}");
 }
