@@ -1,4 +1,4 @@
-//! Warming up: what the first pass on a device costs beyond the later ones is spent before others wait for it.
+//! Warming up: what the first pass on a card costs beyond the later ones is spent before others wait for it.
 
 use std::time::Instant;
 

@@ -200,7 +200,7 @@ fn instructions_do_not_depend_on_the_number_of_members() {
         instruct.caption_templates = vec!["a caption:".into()];
         let reworded = train(&config, 1).remove(0);
         assert_ne!(reworded.1, alone.1, "{backbone}");
-        // Adapters of the language model begin as nothing but other sums of few rows, and are trained with the rest.
+        // Adapters begin as nothing, but sums of few rows are taken in another order beside them.
         let TaskSettings::Instruct(instruct) = &mut config.stages[2].task else {
             panic!("the last instructs")
         };
