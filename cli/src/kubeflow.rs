@@ -13,6 +13,7 @@ use reqwest::{Certificate, Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::gone::gone;
 use crate::logging::rfc3339_now;
 
 /// The server's URL, the file of the authority that it shows, and the file of the token, which rotates.
@@ -102,8 +103,7 @@ pub(crate) async fn push_progress(server: Option<TrainerServer>, mut status: wat
     loop {
         let now = status.borrow_and_update().clone();
         let taken = push(&now).await;
-        let end = async { while status.changed().await.is_ok() {} };
-        if tokio::time::timeout(EVERY, end).await.is_ok() {
+        if tokio::time::timeout(EVERY, gone(status.clone())).await.is_ok() {
             // The end is told at once, unless that is too soon for the server.
             if !taken {
                 tokio::time::sleep(EVERY).await;

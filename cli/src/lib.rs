@@ -22,6 +22,7 @@ mod examples;
 
 mod figures;
 mod freed_pages;
+mod gone;
 mod identity;
 mod kubeflow;
 mod launch;

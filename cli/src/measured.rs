@@ -16,6 +16,7 @@ use blip2_telemetry::metric::{
 use blip2_worker::task::TaskSettings;
 use tokio::sync::watch;
 
+use crate::gone::gone;
 use crate::live_page::LivePage;
 
 /// The numbers of this process, which is a `role`.
@@ -50,7 +51,7 @@ pub(crate) async fn show_lead(
         let figures = figures.borrow().clone();
         show_figures(telemetry, &figures);
     });
-    while status.changed().await.is_ok() {}
+    gone(status).await;
     telemetry.set(&LEADER, &[], 0.0);
     telemetry.not_ready("this coordinator does not lead the run any more");
 }

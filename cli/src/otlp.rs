@@ -74,7 +74,6 @@ fn tls(variable: &impl Fn(&str) -> Option<String>) -> Result<CollectorTls, CliEr
     Ok(CollectorTls { authority, identity })
 }
 
-#[cfg(feature = "otlp")]
 fn of_process(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -110,7 +109,7 @@ impl TraceExport {
 /// Says so where a collector is named that this build cannot tell anything.
 #[cfg(not(feature = "otlp"))]
 pub(crate) fn start(_: &Telemetry) -> Result<Option<TraceExport>, CliError> {
-    if let Some(Collector { variable, endpoint }) = collector(&|name: &str| std::env::var(name).ok()) {
+    if let Some(Collector { variable, endpoint }) = collector(&of_process) {
         tracing::warn!(
             "{variable} names {endpoint}, which is told nothing: this build was made without the feature `otlp`"
         );

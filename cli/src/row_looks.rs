@@ -49,11 +49,6 @@ async fn keep_looking(shown: &LeftOut, rows: &dyn LeftOutRows) {
     }
 }
 
-/// Waits until nobody can send any more.
-pub(crate) async fn gone<T>(mut sent: watch::Receiver<T>) {
-    while sent.changed().await.is_ok() {}
-}
-
 /// The rows of a run that is led here.
 #[derive(Debug)]
 pub(crate) struct RowsOfRun {
@@ -95,6 +90,7 @@ impl LeftOutRows for RowsOfRun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gone::gone;
     use crate::left_out::tests::record;
 
     #[tokio::test]

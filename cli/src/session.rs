@@ -23,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 use crate::again::same_command;
 use crate::error::CliError;
 use crate::figures::duration;
+use crate::gone::gone;
 use crate::identity::binary_identity;
 use crate::kubeflow::{TrainerServer, push_progress};
 use crate::live_page::LivePage;
 use crate::logging::standing::is_of_run;
 use crate::measured::{StepNumbers, show_lead};
 use crate::progress::{Audience, show};
-use crate::row_looks::{RowsOfRun, gone, look_at_left_out};
+use crate::row_looks::{RowsOfRun, look_at_left_out};
 use crate::run_folder::{RunFolder, metrics_folder};
 
 /// Committed steps that may wait for the disk.

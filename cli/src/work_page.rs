@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::figures::{count, duration};
+use crate::gone::gone;
 use crate::left_out::LeftOut;
-use crate::row_looks::{LeftOutRows, gone, look_at_left_out};
+use crate::row_looks::{LeftOutRows, look_at_left_out};
 
 /// Time over which the speed is measured.
 const WINDOW: Duration = Duration::from_secs(600);

@@ -7,7 +7,7 @@ use blip2_dataset::text::{Cut, MAX_CAPTION_WORDS, TextEncoder, TextEncoding, cle
 use blip2_model::blip2::Blip2;
 use blip2_model::blip2::asking::{Asking, CONTINUED, PLACE, QFormerReads};
 use blip2_model::language::generation::GenerateOptions;
-use blip2_model::objectives::questions::Questions;
+use blip2_model::padded::Padded;
 use blip2_model_files::tokenizer::QFormerTokenizer;
 use blip2_tensors::device::DeviceName;
 use blip2_tensors::device::placement::NarrowDtype;
@@ -327,7 +327,7 @@ impl Captioner {
             ids.extend(std::iter::repeat_n(encoder.encoding().pad_id as i32, padding));
             mask.extend(std::iter::repeat_n(1, text.len()).chain(std::iter::repeat_n(0, padding)));
         }
-        Ok(self.model.soft_prompt_asked(looked_at, Questions { ids: &ids, mask: &mask })?)
+        Ok(self.model.soft_prompt_asked(looked_at, Padded { ids: &ids, mask: &mask })?)
     }
 
     /// Tokens of a prompt that leaves room for `new` ones.

@@ -15,7 +15,7 @@ use blip2_model::language::LanguageModel;
 use blip2_model::language::generation::{GenerateOptions, Sampling};
 use blip2_model::language::llama::LlamaConfig;
 use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::objectives::questions::Questions;
+use blip2_model::padded::Padded;
 use blip2_model::qformer::QFormerConfig;
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::tokenizer::QFormerTokenizer;
@@ -238,7 +238,7 @@ fn ours(folder: &Path, paths: &[PathBuf; 2], searches: &[usize]) -> Value {
         let one = captioner.question(question);
         let read: Vec<i32> =
             qformer.encode_plain(&one.qformer).unwrap().into_iter().map(|id| id as i32).collect();
-        let questions = Questions { ids: &read, mask: &vec![1; read.len()] };
+        let questions = Padded { ids: &read, mask: &vec![1; read.len()] };
         let soft = model.soft_prompt_asked(features.clone().narrow(0, number, 1), questions).unwrap();
         let mut ids = vec![model.tokens().image as i32; model.qformer_config().queries];
         ids.extend(words.encode_plain(&one.prompt).unwrap().into_iter().map(|id| id as i32));

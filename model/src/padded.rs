@@ -50,6 +50,14 @@ impl Padded<'_> {
         length - computed_length(longest, length)..length
     }
 
+    /// Ids and mask of the positions that are computed where padding is on the right.
+    ///
+    /// # Shapes
+    /// - output `[rows, t]`, both
+    pub(crate) fn computed_tensors(&self, rows: usize, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>) {
+        self.tensors(rows, &self.computed(rows), device)
+    }
+
     /// Ids and mask of `positions` alone.
     ///
     /// # Shapes

@@ -6,11 +6,11 @@ mod peak;
 mod preset;
 mod speed;
 mod stub;
+mod texts;
 
 use std::collections::BTreeMap;
 
 use blip2_model::objectives::flops::{self, BatchShape};
-use blip2_model::padded::computed_length;
 use blip2_worker::settings::model::FrozenDtype;
 use blip2_worker::settings::train::{Compute, Wire};
 use blip2_worker::step::{StepBytes, StepTimes};
@@ -270,7 +270,7 @@ fn measure_stub(arguments: &StepArguments, sizes: StubSizes) -> Result<Measured,
         let name = arguments.preset.name();
         return Err(CliError::usage(format!("--preset {name} has one member: leave --members out")));
     }
-    let text_length = computed_length(sizes.text_length.div_ceil(2), sizes.text_length);
+    let text_length = texts::computed(sizes.text_length);
     let batch = BatchShape { pairs: sizes.batch, positions: sizes.positions, text_length };
     let flops = flops::contrast(&sizes.qformer, sizes.embed_dim, batch).total();
     let mut stub = StubStep::new(sizes, 0, &arguments.device)?;

@@ -10,7 +10,7 @@ use super::tokens::PromptTokens;
 use crate::language::LanguageModel;
 use crate::language::generation::{GenerateOptions, Stop};
 use crate::objectives::generate::GenerateModel;
-use crate::objectives::questions::Questions;
+use crate::padded::Padded;
 use crate::qformer::QFormerConfig;
 use crate::vision::{EVA_PREFIX, ImageEncoder};
 use blip2_model_files::config::FolderConfig;
@@ -218,7 +218,7 @@ impl Blip2 {
     pub fn soft_prompt_asked(
         &self,
         image_features: Tensor<3>,
-        questions: Questions<'_>,
+        questions: Padded<'_>,
     ) -> Result<Tensor<3>, ModelError> {
         self.trained.forward_asked(image_features, questions, &mut Dropout::off(), &mut Tape::whole())
     }

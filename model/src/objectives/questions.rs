@@ -10,30 +10,23 @@ use blip2_model_files::error::ModelError;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::train::tape::Tape;
 
-/// Questions, padded to one length, in the Q-Former's own tokens.
-#[derive(Debug, Clone, Copy)]
-pub struct Questions<'a> {
-    /// `[b, T]`, row-major.
-    pub ids: &'a [i32],
-    /// 1 for a token, 0 for padding, as `ids`.
-    pub mask: &'a [i32],
-}
-
-impl Questions<'_> {
-    /// Ids and mask, `[rows, T]`, without the positions that are padding in all questions.
-    fn tensors(&self, rows: usize, device: &Device) -> Result<(Tensor<2, Int>, Tensor<2, Int>), ModelError> {
-        let length = self.ids.len().checked_div(rows).unwrap_or(0);
-        if length == 0 || length * rows != self.ids.len() || self.mask.len() != self.ids.len() {
-            let reason = format!(
-                "{} ids and {} of a mask, which are not as many for each of {rows} images",
-                self.ids.len(),
-                self.mask.len()
-            );
-            return Err(ModelError::input("questions", reason));
-        }
-        let padded = Padded { ids: self.ids, mask: self.mask };
-        Ok(padded.tensors(rows, &padded.computed(rows), device))
+/// Ids and mask of a question for each of `rows` images, `[rows, t]`, in the Q-Former's own tokens.
+fn tensors(
+    questions: Padded<'_>,
+    rows: usize,
+    device: &Device,
+) -> Result<(Tensor<2, Int>, Tensor<2, Int>), ModelError> {
+    let Padded { ids, mask } = questions;
+    let length = ids.len().checked_div(rows).unwrap_or(0);
+    if length == 0 || length * rows != ids.len() || mask.len() != ids.len() {
+        let reason = format!(
+            "{} ids and {} of a mask, which are not as many for each of {rows} images",
+            ids.len(),
+            mask.len()
+        );
+        return Err(ModelError::input("questions", reason));
     }
+    Ok(questions.computed_tensors(rows, device))
 }
 
 impl GenerateModel {
@@ -56,19 +49,20 @@ impl GenerateModel {
     /// task without its head. `tape` is cut as in [`GenerateModel::query_output`].
     ///
     /// # Shapes
-    /// - image_features `[b, P, Dv]`, before `ln_vision`; output `[b, queries, hidden]`
+    /// - image_features `[b, P, Dv]`, before `ln_vision`; questions `[b, T]`, padded on the right, in the
+    ///   Q-Former's own tokens; output `[b, queries, hidden]`
     ///
     /// # Errors
     /// Features of another width, questions that do not fit, a Q-Former without text tables.
     pub fn query_output_asked(
         &self,
         image_features: Tensor<3>,
-        questions: Questions<'_>,
+        questions: Padded<'_>,
         dropout: &mut Dropout,
         tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
         let (rows, device) = (image_features.dims()[0], self.query_tokens.val().device());
-        let (ids, mask) = questions.tensors(rows, &device)?;
+        let (ids, mask) = tensors(questions, rows, &device)?;
         let image = self.image_key_values(image_features, tape)?;
         self.qformer.forward_joint(self.queries(rows), ids, mask, &image, dropout, tape)
     }
@@ -83,7 +77,7 @@ impl GenerateModel {
     pub fn forward_asked(
         &self,
         image_features: Tensor<3>,
-        questions: Questions<'_>,
+        questions: Padded<'_>,
         dropout: &mut Dropout,
         tape: &mut Tape,
     ) -> Result<Tensor<3>, ModelError> {
@@ -113,7 +107,7 @@ mod tests {
         let device = Device::flex();
         let features = Tensor::<1, Int>::arange(0..2 * 4 * 6, &device).float().sin().reshape([2, 4, 6]);
         let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
-        Ok(floats(model.query_output_asked(features, Questions { ids, mask }, dropout, tape)?)?)
+        Ok(floats(model.query_output_asked(features, Padded { ids, mask }, dropout, tape)?)?)
     }
 
     #[test]

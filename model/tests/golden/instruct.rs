@@ -4,7 +4,7 @@ use blip2_model::blip2::{Blip2, PublishedQFormer};
 use blip2_model::language::LanguageModel;
 use blip2_model::language::generation::GenerateOptions;
 use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::objectives::questions::Questions;
+use blip2_model::padded::Padded;
 use blip2_model::trained_encoder::{EncoderForward, TrainedEncoder, WithEncoder};
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::error::ModelError;
@@ -70,8 +70,8 @@ impl Case {
         self.model.encoder.forward(self.golden.tensor("pixel_values"), DropPath::off()).unwrap()
     }
 
-    fn questions(&self) -> Questions<'_> {
-        Questions { ids: &self.question_ids, mask: &self.question_mask }
+    fn questions(&self) -> Padded<'_> {
+        Padded { ids: &self.question_ids, mask: &self.question_mask }
     }
 
     fn numbers(&self, name: &str) -> Vec<f64> {
@@ -190,7 +190,7 @@ fn queries_beside_a_question_and_what_the_language_model_makes_of_them() {
 fn more_padding_of_the_questions_changes_nothing() {
     for case in all() {
         let features = case.images().features;
-        let output = |questions: Questions<'_>| {
+        let output = |questions: Padded<'_>| {
             let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
             let output = case.model.model.query_output_asked(features.clone(), questions, dropout, tape);
             floats(output.unwrap().inner()).unwrap()
@@ -200,7 +200,7 @@ fn more_padding_of_the_questions_changes_nothing() {
             values.chunks(length).flat_map(|row| [row, &[padding; 3]].concat()).collect()
         };
         let (ids, mask) = (longer(&case.question_ids, 0), longer(&case.question_mask, 0));
-        let padded = output(Questions { ids: &ids, mask: &mask });
+        let padded = output(Padded { ids: &ids, mask: &mask });
         let difference = largest_difference(&padded, &output(case.questions()));
         assert!(difference < 1e-6, "{}: {difference}", case.fixture.name());
     }
@@ -264,7 +264,7 @@ fn the_whole_model_writes_the_same_tokens() {
             };
             let row = rows.iter().position(|picture| Some(*picture) == number("picture")).unwrap();
             let question: Vec<i32> = ids(&search["question"]).into_iter().map(|id| id as i32).collect();
-            let questions = Questions { ids: &question, mask: &vec![1; question.len()] };
+            let questions = Padded { ids: &question, mask: &vec![1; question.len()] };
             let soft = model.soft_prompt_asked(features.clone().narrow(0, row, 1), questions).unwrap();
             let prompt = ids(&search["prompt"])[queries..].to_vec();
             let given = if encoder_decoder { 1 } else { queries + prompt.len() };

@@ -7,7 +7,7 @@ use blip2_dataset::text::{Cut, TextEncoder, TextEncoding};
 use blip2_model::blip2::PublishedQFormer;
 use blip2_model::language::LanguageModel;
 use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::objectives::questions::Questions;
+use blip2_model::padded::Padded;
 use blip2_model::vision::ImageEncoder;
 use blip2_model_files::weights::{WeightSource, load};
 use blip2_tensors::nn::dropout::Dropout;
@@ -147,7 +147,7 @@ fn instructions_have_the_losses_of_the_reference() {
             pixels.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         let pixels = Tensor::<4>::from_data(TensorData::new(values, shape), &device);
         let features = ImageEncoder::open(&folder, &device).unwrap().forward(pixels).unwrap();
-        let questions = Questions { ids: &ids, mask: &mask };
+        let questions = Padded { ids: &ids, mask: &mask };
         let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
         let prompt = model.forward_asked(features, questions, dropout, tape).unwrap();
         let loss = language.caption_loss(Some(prompt), &batch.texts(), &device).unwrap();

@@ -21,7 +21,7 @@ use blip2_evaluation::error::EvaluationError;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_model::blip2::export::export_lavis;
 use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::objectives::questions::Questions;
+use blip2_model::padded::Padded;
 use blip2_model_files::error::ModelError;
 use blip2_model_files::weights::{WeightSource, initialise};
 use blip2_tensors::nn::dropout::Dropout;
@@ -256,7 +256,7 @@ impl TaskModel for VqaTask {
         let language = frozen.language()?;
         let length = self.settings.question_length;
         let (ids, mask) = (vec![0; rows * length], vec![1; rows * length]);
-        let questions = Questions { ids: &ids, mask: &mask };
+        let questions = Padded { ids: &ids, mask: &mask };
         let features = self.encoder.features_of_nothing(frozen, rows)?;
         let (dropout, tape) = (&mut Dropout::off(), &mut Tape::whole());
         let mut prompt = self.model.forward_asked(features, questions, dropout, tape)?;
@@ -290,7 +290,7 @@ impl TaskModel for VqaTask {
             }
             None => {
                 let (ids, mask) = HeldOutRow::tokens_of(rows);
-                measuring.soft_prompts(features, Questions { ids: &ids, mask: &mask })?
+                measuring.soft_prompts(features, Padded { ids: &ids, mask: &mask })?
             }
         };
         let Measured { loss, tokens, accuracy, .. } =
@@ -450,7 +450,7 @@ impl SlotLosses for VqaTask {
         };
         let questions = match &read {
             Some(read) => read.questions(),
-            None => Questions { ids: &slot.ids, mask: &slot.mask },
+            None => Padded { ids: &slot.ids, mask: &slot.mask },
         };
         let mut dropout = step.dropout(self.training.draws.qformer, slot);
         let mut prompt = self.model.forward_asked(features, questions, &mut dropout, tape)?;

@@ -89,6 +89,19 @@ fn member(
     (losses, state.parameters, bytes)
 }
 
+/// What a run comes to, which is the same for 1, 2 and 4 members, with and without overlap.
+pub(crate) fn train_alike(config: &mut WorkerConfig) -> Trained {
+    let alone = train(config, 1).remove(0);
+    assert!(alone.1.iter().all(|parameter| parameter.is_finite()));
+    for overlap in [true, false] {
+        config.train.overlap = overlap;
+        for members in [1, 2, 4] {
+            assert_all_like(&alone, config, members);
+        }
+    }
+    alone
+}
+
 pub(crate) fn assert_all_like(alone: &Trained, config: &WorkerConfig, members: usize) {
     let what = format!("of {members}, {:?}, overlap {}", config.train.wire, config.train.overlap);
     for (rank, result) in train(config, members).into_iter().enumerate() {

@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::members::{assert_all_like, train};
+use crate::members::{assert_all_like, train, train_alike};
 use crate::{asked, instructed, small};
 
 /// A few steps of a small Q-Former, with dropout and a clipped gradient.
@@ -26,15 +26,7 @@ fn config(slots: u32, batch: u32) -> WorkerConfig {
 
 #[test]
 fn one_two_and_four_members_train_the_same_bits_with_and_without_overlap() {
-    let mut config = config(4, 8);
-    let alone = train(&config, 1).remove(0);
-    assert!(alone.1.iter().all(|parameter| parameter.is_finite()));
-    for overlap in [true, false] {
-        config.train.overlap = overlap;
-        for members in [1, 2, 4] {
-            assert_all_like(&alone, &config, members);
-        }
-    }
+    train_alike(&mut config(4, 8));
 }
 
 #[test]

@@ -12,7 +12,6 @@ use blip2_dataset::loader::{SlotBatch, StepBatch};
 use blip2_dataset::text::{TextEncoder, TextEncoding};
 use blip2_model::language::{LanguageModel, LanguageSizes};
 use blip2_model::objectives::flops::{self, BatchShape, image_encoder};
-use blip2_model::padded::computed_length;
 use blip2_model::vision::{EncoderSizes, ImageEncoder};
 use blip2_model_files::weights::randomise;
 use blip2_proto::transport::Transport;
@@ -31,6 +30,8 @@ use blip2_worker::task::contrast::ContrastSettings;
 use blip2_worker::task::generate::GenerateSettings;
 use blip2_worker::{Result, TrainState, WorkerConfig, WorkerError};
 use burn::tensor::MemoryPoolUsage;
+
+use super::texts;
 
 /// How long a collective may take.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -160,7 +161,7 @@ impl StepSpeed {
         let StepSizes { encoder, language, text_length, .. } = &self.sizes;
         let qformer = self.frozen.model.qformer_config(encoder.width(), self.sizes.vocab);
         let pairs = self.load.batch as usize;
-        let computed = computed_length(text_length.div_ceil(2), *text_length);
+        let computed = texts::computed(*text_length);
         let batch = BatchShape { pairs, positions: encoder.tokens(), text_length: computed };
         let trained = match language {
             None => flops::contrast(&qformer, self.frozen.model.qformer.embed_dim, batch),
@@ -216,11 +217,10 @@ impl StepSpeed {
         Ok(TimedStep { total, times: first.times, bytes, loss })
     }
 
-    /// Random pictures and words; half of each text is padding.
+    /// Random pictures and words.
     fn batch(&self, slots: Range<u32>) -> StepBatch {
         let (rows, length) = (self.load.micro_batch as usize, self.sizes.text_length);
         let size = self.sizes.encoder.image_size();
-        let filled = length.div_ceil(2);
         let vocabulary = match &self.frozen.language {
             Some(language) => language.model.special_tokens().vocab_size,
             None => self.sizes.vocab - 1,
@@ -232,7 +232,7 @@ impl StepSpeed {
             pixels.resize(rows * 3 * size * size, 0);
             let ids = (0..rows * length).map(|_| rng.below(vocabulary as u64) as i32).collect();
             // Start and end are tokens too.
-            let caption_words = filled.saturating_sub(2).max(1);
+            let caption_words = texts::tokens(length).saturating_sub(2).max(1);
             let caption =
                 |_| (0..caption_words).map(|_| format!("w{}", rng.below(WORDS as u64))).collect::<Vec<_>>();
             let captions = (0..rows).map(caption).map(|words| words.join(" ")).collect();
@@ -241,7 +241,7 @@ impl StepSpeed {
                 slot,
                 pixels: pixels.into(),
                 ids,
-                mask: (0..rows * length).map(|at| i32::from(at % length < filled)).collect(),
+                mask: texts::mask(rows, length),
                 captions,
                 questions: Vec::new(),
                 image_ids: (first..first + rows as u64).collect(),

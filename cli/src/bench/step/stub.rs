@@ -18,6 +18,8 @@ use blip2_worker::Result;
 use blip2_worker::open::{SeededValues, device};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::texts;
+
 /// AdamW and the loss as in the paper's first stage.
 const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weight_decay: 0.05 };
 const LEARNING_RATE: f64 = 1e-4;
@@ -177,11 +179,10 @@ impl StubStep {
         // The last id starts captions; the first few are special.
         let words = (self.sizes.qformer.vocab as u64).saturating_sub(1).max(1);
         let ids = (0..batch * text_length).map(|_| rng.below(words) as i32).collect();
-        let mask = (0..batch * text_length).map(|at| i32::from(at % text_length < text_length.div_ceil(2)));
         SlotBatch {
             image_features: Tensor::from_data(features, &self.device),
             ids,
-            mask: mask.collect(),
+            mask: texts::mask(batch, text_length),
             text_length,
         }
     }

@@ -12,7 +12,7 @@ use crate::language::llama::{Llama, LlamaConfig};
 use crate::language::opt::{Opt, OptConfig};
 use crate::objectives::contrast::ContrastModel;
 use crate::objectives::generate::GenerateModel;
-use crate::objectives::questions::Questions;
+use crate::padded::Padded;
 use crate::qformer::QFormerConfig;
 use blip2_model_files::image_processor::ImageProcessor;
 use blip2_model_files::weights::WeightSource;
@@ -172,7 +172,7 @@ fn a_model_that_reads_questions_reads_back_to_the_bit_as_instructblip() {
             GenerateOptions { max_new_tokens: 5, eos: model.tokens().eos.clone(), ..Default::default() };
         let written = |model: &Blip2, ids: &[i32]| {
             let features = model.encoder().forward(pixels(model)).unwrap();
-            let soft = model.soft_prompt_asked(features, Questions { ids, mask: &[1; 8] }).unwrap();
+            let soft = model.soft_prompt_asked(features, Padded { ids, mask: &[1; 8] }).unwrap();
             let prompts = [vec![40, 50], vec![model.tokens().bos, 40]];
             let written = model.generate_from(soft.clone(), &prompts, &options, &|_| false).unwrap();
             (floats(soft).unwrap(), written)

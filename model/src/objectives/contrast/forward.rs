@@ -172,13 +172,11 @@ impl ContrastModel {
     ) -> Result<SlotForward, ModelError> {
         batch.validate(self.ln_vision.weight.val().dims()[0])?;
         let rows = batch.rows();
-        let device = self.device();
         let image_embeds = tape.cut(Segment::Inputs, self.image_embeds(batch.image_features.clone()));
         let image = self.qformer.image_key_values(image_embeds.clone());
         let queries = self.queries(rows);
         let (query_output, cache) = self.qformer.forward_queries(queries, &image, dropout, &mut tape);
-        let texts = batch.texts();
-        let (ids, mask) = texts.tensors(rows, &texts.computed(rows), &device);
+        let (ids, mask) = batch.texts().computed_tensors(rows, &self.device());
         let text_output = self.qformer.forward_text(ids, mask, dropout, &mut tape)?;
         let image_feats = normalise(self.vision_proj.forward(query_output.clone()));
         let first = text_output.clone().narrow(1, 0, 1).squeeze_dim::<2>(1);
@@ -295,7 +293,7 @@ impl ContrastModel {
         dropout: &mut Dropout,
         tape: &mut Tape,
     ) -> Result<Tensor<2>, ModelError> {
-        let (ids, mask) = texts.tensors(rows, &texts.computed(rows), &self.device());
+        let (ids, mask) = texts.computed_tensors(rows, &self.device());
         let output = self.qformer.forward_joint(self.queries(rows), ids, mask, image, dropout, tape)?;
         // The head is affine, so the mean of the logits is the logits of the mean.
         Ok(self.itm_head.forward(output.mean_dim(1).squeeze_dim::<2>(1)))
@@ -338,7 +336,7 @@ impl ContrastModel {
         let mut ids = batch.ids.clone();
         ids.iter_mut().step_by(batch.text_length).for_each(|first| *first = decoder_start);
         let texts = Padded { ids: &ids, mask: &batch.mask };
-        let (ids, mask) = texts.tensors(batch.rows(), &texts.computed(batch.rows()), &self.device());
+        let (ids, mask) = texts.computed_tensors(batch.rows(), &self.device());
         self.qformer.forward_caption(ids, mask, &forward.cache, dropout, tape)
     }
 

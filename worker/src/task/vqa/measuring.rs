@@ -7,7 +7,7 @@ use blip2_dataset::text::{Question, TextEncoder};
 use blip2_evaluation::captions::caption;
 use blip2_evaluation::held_out::HeldOutRow;
 use blip2_model::objectives::generate::GenerateModel;
-use blip2_model::objectives::questions::Questions;
+use blip2_model::padded::Padded;
 use blip2_tensors::nn::dropout::Dropout;
 use blip2_tensors::train::tape::Tape;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -90,10 +90,10 @@ impl Measuring<'_> {
             ids.extend(tokens.ids);
             mask.extend(tokens.mask);
         }
-        self.soft_prompts(features, Questions { ids: &ids, mask: &mask })
+        self.soft_prompts(features, Padded { ids: &ids, mask: &mask })
     }
 
-    pub(super) fn soft_prompts(&self, features: Tensor<3>, questions: Questions<'_>) -> Result<Tensor<3>> {
+    pub(super) fn soft_prompts(&self, features: Tensor<3>, questions: Padded<'_>) -> Result<Tensor<3>> {
         Ok(self.model.forward_asked(features, questions, &mut Dropout::off(), &mut Tape::whole())?)
     }
 

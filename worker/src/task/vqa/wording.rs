@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use blip2_dataset::text::{Cut, Question, TextEncoder};
 use blip2_model::blip2::asking::{Asking, QFormerReads};
-use blip2_model::objectives::questions::Questions;
+use blip2_model::padded::Padded;
 
 use crate::error::Result;
 use crate::open::qformer_text_cut;
@@ -39,8 +39,8 @@ pub(super) struct ReadTexts {
 }
 
 impl ReadTexts {
-    pub(super) fn questions(&self) -> Questions<'_> {
-        Questions { ids: &self.ids, mask: &self.mask }
+    pub(super) fn questions(&self) -> Padded<'_> {
+        Padded { ids: &self.ids, mask: &self.mask }
     }
 }
 
