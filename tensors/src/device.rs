@@ -10,12 +10,14 @@ pub mod failure;
 mod libdevice;
 mod made;
 mod name;
-#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+#[cfg(feature = "cube")]
 mod narrowing;
 pub mod placement;
+mod queue;
 pub mod read_back;
 pub mod seat;
 
 pub use libdevice::find as find_libdevice;
 pub use made::KernelsMade;
 pub use name::{DeviceError, DeviceName, Present, TOOLKIT_VARIABLE, VulkanKind, toolkit_beside};
+pub use queue::Queue;

@@ -55,7 +55,7 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
   --corpus DIR      the emoji corpus; without it, assets/corpus
 
   vulkan            golden tests, and ten training steps of each stage, on a Vulkan device, compared with the CPU
-  --build B         with kernel fusion (`fused`) or without (`unfused`); without it, both
+  --build B         with kernels that burn fuses (`fused`) or without (`unfused`); without it, both
   --only PART       the golden tests (`golden`) or the training run (`train`); without it, both
   --system-driver   the machine's Vulkan drivers; without it, Mesa's software driver, so that a CPU is enough
   --root DIR        run the programs in the system whose root is DIR (needs root: `unshare --mount`, `chroot`), for a Mesa
@@ -64,7 +64,7 @@ usage: cargo xtask fmt|lint|docs|test|sim|bench [further arguments]
 
   cuda setup        lay out what a CUDA build needs beyond cargo: LLVM with the card's back end, libdevice and ptxas
   cuda build        build and link `blip2` for CUDA, into the folder `cuda` of the target folder, with libdevice beside it
-    --unfused       with a kernel for each operation
+    --fused         with kernels that burn fuses, to compare with
     --profile P     with the profile P; without it, `release`
   cuda try          run the binary of `cuda build` on this machine, which has no card
   cuda ptx          run the binary on a driver's double and assemble every kernel it makes

@@ -1,4 +1,4 @@
-//! Golden tests and a short training run on a Vulkan device.
+//! Operations beside their compositions, golden tests and a short training run on a Vulkan device.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
         let mut options = Self {
-            builds: vec!["vulkan", "vulkan-unfused"],
+            builds: vec!["vulkan", "vulkan-fused"],
             golden: true,
             train: true,
             system_driver: false,
@@ -42,8 +42,8 @@ impl Options {
             match argument {
                 "--build" => {
                     options.builds = match rest.next() {
-                        Some("fused") => vec!["vulkan"],
-                        Some("unfused") => vec!["vulkan-unfused"],
+                        Some("fused") => vec!["vulkan-fused"],
+                        Some("unfused") => vec!["vulkan"],
                         other => return Err(format!("--build takes `fused` or `unfused`, not {other:?}")),
                     }
                 }
@@ -86,6 +86,7 @@ pub(crate) fn run(options: Options) -> Result<bool, String> {
             continue;
         }
         if options.golden {
+            rows.push(timed(build, "operations", || machine.operations(build)));
             rows.push(timed(build, "golden tests", || machine.golden(build)));
         }
         if options.train {
@@ -168,16 +169,21 @@ impl Machine {
     fn golden(&self, build: &str) -> Result<(String, bool), String> {
         let mut cargo = self.cargo(build, "test");
         cargo.args(["--no-fail-fast", "--test", "golden", "--", "--test-threads=1"]);
-        let output = cargo
-            .env("BLIP2_TEST_DEVICE", "vulkan")
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|error| format!("cargo: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        eprintln!("{text}");
-        let summary = text.lines().find_map(|line| line.strip_prefix("test result: "));
-        let summary = summary.and_then(|line| line.split("; 0 ignored").next()).unwrap_or("did not run");
-        Ok((summary.to_string(), output.status.success()))
+        tested(cargo)
+    }
+
+    /// Kernels of our own, each beside what it is composed of otherwise: of one package, which has a build of
+    /// its own.
+    fn operations(&self, build: &str) -> Result<(String, bool), String> {
+        let mut cargo = repository::cargo();
+        if !self.runner.is_empty() {
+            cargo.args(["--config", &setting(&self.runner)]);
+        }
+        let features = format!("blip2-tensors/{build}");
+        cargo.args(["test", "--release", "--package", "blip2-tensors", "--features", &features, "--lib"]);
+        cargo.args(["--", "--test-threads=1", "equals_its_composition", "is_rounded_once", "queue::"]);
+        self.choose_driver(&mut cargo);
+        tested(cargo)
     }
 
     /// The same steps on the CPU and on the Vulkan device, by one binary.
@@ -215,6 +221,20 @@ impl Machine {
     }
 }
 
+/// Runs tests on the device; what cargo says of them.
+fn tested(mut cargo: Command) -> Result<(String, bool), String> {
+    let output = cargo
+        .env("BLIP2_TEST_DEVICE", "vulkan")
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cargo: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{text}");
+    let summary = text.lines().find_map(|line| line.strip_prefix("test result: "));
+    let summary = summary.and_then(|line| line.split("; 0 ignored").next()).unwrap_or("did not run");
+    Ok((summary.to_string(), output.status.success()))
+}
+
 /// The command that runs programs in `root`, where the folders they use are visible.
 fn runner(root: &Root) -> Result<Vec<String>, String> {
     let workspace = workspace().canonicalize().map_err(|error| format!("the workspace: {error}"))?;
@@ -234,10 +254,10 @@ mod tests {
     #[test]
     fn both_builds_and_both_checks_unless_said_otherwise() {
         let all = parse(&[]).unwrap();
-        assert_eq!(all.builds, ["vulkan", "vulkan-unfused"]);
+        assert_eq!(all.builds, ["vulkan", "vulkan-fused"]);
         assert!(all.golden && all.train && !all.system_driver);
         let some = parse(&["--build", "unfused", "--only", "golden", "--system-driver"]).unwrap();
-        assert_eq!(some.builds, ["vulkan-unfused"]);
+        assert_eq!(some.builds, ["vulkan"]);
         assert!(some.golden && !some.train && some.system_driver);
         assert!(parse(&["--build", "both"]).unwrap_err().contains("`fused` or `unfused`"));
         assert!(parse(&["--only"]).is_err());

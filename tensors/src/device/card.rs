@@ -1,7 +1,7 @@
 //! Cards by what is known of them: name, place in the machine, memory, and how much of it is used.
 
 mod description;
-#[cfg(feature = "cuda-unfused")]
+#[cfg(feature = "cuda")]
 mod nvidia;
 
 pub use description::{Card, CardUse, gib};
@@ -13,11 +13,11 @@ use crate::device::name::DeviceName;
 /// What the driver says of the CUDA devices that this process sees, in their order; it opens none of them.
 /// Fewer than there are where the driver does not answer, none in a build without CUDA.
 pub fn cuda_cards(count: usize) -> Vec<Card> {
-    #[cfg(feature = "cuda-unfused")]
+    #[cfg(feature = "cuda")]
     {
         nvidia::cards(count)
     }
-    #[cfg(not(feature = "cuda-unfused"))]
+    #[cfg(not(feature = "cuda"))]
     {
         let _ = count;
         Vec::new()
@@ -28,14 +28,14 @@ pub fn cuda_cards(count: usize) -> Vec<Card> {
 pub struct CardWatch {
     card: Card,
     device: Device,
-    #[cfg(feature = "cuda-unfused")]
+    #[cfg(feature = "cuda")]
     driver: Option<nvidia::Driver>,
 }
 
 impl CardWatch {
     /// Looks at `device`, which was opened as `name` with its number.
     pub fn new(name: DeviceName, device: &Device) -> Self {
-        #[cfg(feature = "cuda-unfused")]
+        #[cfg(feature = "cuda")]
         if let DeviceName::Cuda(number) = name
             && let Some(driver) = nvidia::Driver::of_open(number.unwrap_or(0))
         {
@@ -44,7 +44,7 @@ impl CardWatch {
         Self {
             card: Card { model: model_of(name, device), ..Card::named(name) },
             device: device.clone(),
-            #[cfg(feature = "cuda-unfused")]
+            #[cfg(feature = "cuda")]
             driver: None,
         }
     }
@@ -62,7 +62,7 @@ impl CardWatch {
             reserved_bytes: own.bytes_reserved,
             ..CardUse::default()
         };
-        #[cfg(feature = "cuda-unfused")]
+        #[cfg(feature = "cuda")]
         if let Some(driver) = &self.driver {
             return Some(driver.usage(usage));
         }
@@ -71,7 +71,7 @@ impl CardWatch {
 }
 
 /// What a GPU calls itself.
-#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+#[cfg(feature = "cube")]
 fn model_of(name: DeviceName, device: &Device) -> String {
     match name {
         DeviceName::Cpu => String::new(),
@@ -79,7 +79,7 @@ fn model_of(name: DeviceName, device: &Device) -> String {
     }
 }
 
-#[cfg(not(any(feature = "cuda-unfused", feature = "vulkan-unfused")))]
+#[cfg(not(feature = "cube"))]
 fn model_of(_: DeviceName, _: &Device) -> String {
     String::new()
 }

@@ -1,22 +1,22 @@
 //! Kernels that this process had to make: each is compiled when it is first launched, which takes a tenth of
 //! a second and more, so that a step in which many are made takes long.
 
-#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+#[cfg(feature = "cube")]
 use std::collections::BTreeSet;
 
-#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+#[cfg(feature = "cube")]
 use cubecl::launched::LaunchedKernels;
 
 /// Counts the kernels that are made while it exists, on all devices of the process.
 #[derive(Debug)]
 pub struct KernelsMade {
-    #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+    #[cfg(feature = "cube")]
     launching: Option<LaunchedKernels>,
-    #[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+    #[cfg(feature = "cube")]
     known: BTreeSet<cubecl::hash::StableHash>,
 }
 
-#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+#[cfg(feature = "cube")]
 impl KernelsMade {
     /// Counts from now on.
     pub fn from_now_on() -> Self {
@@ -32,7 +32,7 @@ impl KernelsMade {
     }
 }
 
-#[cfg(not(any(feature = "cuda-unfused", feature = "vulkan-unfused")))]
+#[cfg(not(feature = "cube"))]
 impl KernelsMade {
     /// Counts from now on.
     pub fn from_now_on() -> Self {

@@ -225,6 +225,7 @@ impl DeviceName {
             );
         }
         decided.check_parts()?;
+        super::queue::share();
         let unusable = |reason: String| DeviceError::NotPresent { name: self, reason };
         let device = decided.device().ok_or_else(|| unusable("it was found and then no more".into()))?;
         match narrowed(&device, tf32).map_err(unusable)? {
@@ -235,7 +236,7 @@ impl DeviceName {
 
     /// What a device needs beyond its driver.
     fn check_parts(self) -> Result<(), DeviceError> {
-        if !cfg!(feature = "cuda-unfused") || !matches!(self, Self::Cuda(_)) {
+        if !cfg!(feature = "cuda") || !matches!(self, Self::Cuda(_)) {
             return Ok(());
         }
         super::libdevice::find(toolkit().as_deref(), Path::exists).map(|_| ()).map_err(|looked| {
@@ -248,9 +249,9 @@ impl DeviceName {
     fn device(self) -> Option<Device> {
         match self {
             Self::Auto | Self::Cpu => Some(Device::flex()),
-            #[cfg(feature = "cuda-unfused")]
+            #[cfg(feature = "cuda")]
             Self::Cuda(number) => Some(Device::cuda(number.unwrap_or(0))),
-            #[cfg(not(feature = "cuda-unfused"))]
+            #[cfg(not(feature = "cuda"))]
             Self::Cuda(_) => None,
             Self::Vulkan(number) => guarded(vulkan_devices)?.into_iter().nth(number.unwrap_or(0)),
         }
@@ -316,8 +317,7 @@ impl fmt::Display for Present {
 /// came with the program, in the folder of `executable`, and the variable is not set. None without CUDA.
 pub fn toolkit_beside(executable: &Path) -> Option<PathBuf> {
     let toolkit = toolkit();
-    super::libdevice::beside(executable, toolkit.as_deref(), Path::exists)
-        .filter(|_| cfg!(feature = "cuda-unfused"))
+    super::libdevice::beside(executable, toolkit.as_deref(), Path::exists).filter(|_| cfg!(feature = "cuda"))
 }
 
 /// The folder of the CUDA toolkit that is named.
@@ -326,7 +326,7 @@ fn toolkit() -> Option<PathBuf> {
 }
 
 /// Makes a device exact, once; whether TF32 was left to it, or what its driver refused.
-#[cfg(any(feature = "cuda-unfused", feature = "vulkan-unfused"))]
+#[cfg(feature = "cube")]
 fn narrowed(device: &Device, tf32: bool) -> Result<bool, String> {
     let driver = catch_unwind(AssertUnwindSafe(|| super::narrowing::narrow(device, tf32)));
     driver.unwrap_or_else(|panic| {
@@ -336,7 +336,7 @@ fn narrowed(device: &Device, tf32: bool) -> Result<bool, String> {
     })
 }
 
-#[cfg(not(any(feature = "cuda-unfused", feature = "vulkan-unfused")))]
+#[cfg(not(feature = "cube"))]
 fn narrowed(_: &Device, tf32: bool) -> Result<bool, String> {
     Ok(tf32)
 }
@@ -346,27 +346,27 @@ fn guarded<T: Default>(probe: impl FnOnce() -> Option<T>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(probe)).unwrap_or_else(|_| Some(T::default()))
 }
 
-#[cfg(feature = "cuda-unfused")]
+#[cfg(feature = "cuda")]
 fn cuda_count() -> Option<usize> {
     Some(Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len())
 }
 
-#[cfg(not(feature = "cuda-unfused"))]
+#[cfg(not(feature = "cuda"))]
 fn cuda_count() -> Option<usize> {
     None
 }
 
-#[cfg(feature = "vulkan-unfused")]
+#[cfg(feature = "vulkan")]
 fn vulkan_devices() -> Option<Vec<Device>> {
     Some(Device::enumerate(burn::tensor::DeviceType::Vulkan).into_vec())
 }
 
-#[cfg(not(feature = "vulkan-unfused"))]
+#[cfg(not(feature = "vulkan"))]
 fn vulkan_devices() -> Option<Vec<Device>> {
     None
 }
 
-#[cfg(feature = "vulkan-unfused")]
+#[cfg(feature = "vulkan")]
 fn kinds(devices: &[Device]) -> Vec<VulkanKind> {
     use burn::tensor::DeviceKind;
     let is = |device: &Device, kind: fn(usize) -> DeviceKind| {
@@ -384,7 +384,7 @@ fn kinds(devices: &[Device]) -> Vec<VulkanKind> {
     devices.iter().map(kind_of).collect()
 }
 
-#[cfg(not(feature = "vulkan-unfused"))]
+#[cfg(not(feature = "vulkan"))]
 fn kinds(_: &[Device]) -> Vec<VulkanKind> {
     Vec::new()
 }

@@ -10,12 +10,13 @@ use burn::backend::{Dispatch, Flex, TensorMetadata};
 use burn::tensor::{Tensor, activation};
 
 use crate::device::cast::through_f32;
-use crate::fused::flex::{changed, contiguous, is_fused, tensor, values};
+use crate::fused::flex::{changed, contiguous, tensor, values};
+use crate::fused::place::is_fused_on_cpu;
 use operation::ActivationOps;
 
 /// `max(x, 0)`.
 pub(crate) fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    match is_fused(&x) {
+    match is_fused_on_cpu(&x) {
         true => Tensor::from_dispatch(Dispatch::fused_relu(x.into_dispatch())),
         false => activation::relu(x),
     }
@@ -26,7 +27,7 @@ pub(crate) fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// # Shapes
 /// - x, gate and output `[...]`
 pub(crate) fn gated_gelu<const D: usize>(x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> {
-    match is_fused(&x) && is_fused(&gate) && x.dims() == gate.dims() {
+    match is_fused_on_cpu(&x) && is_fused_on_cpu(&gate) && x.dims() == gate.dims() {
         true => Tensor::from_dispatch(Dispatch::fused_gated_gelu(x.into_dispatch(), gate.into_dispatch())),
         false => through_f32(x, activation::gelu_approximate) * gate,
     }

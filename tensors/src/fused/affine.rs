@@ -1,27 +1,29 @@
-//! The affine map of rows as one operation on the CPU, with its own backward pass.
+//! The affine map of rows as one operation, with its own backward pass.
 //!
 //! burn takes the weight as `[in, out]`, so a weight in PyTorch's layout goes in and its gradient comes out
 //! as a transposed view, and every use of the gradient pays for that: the sum over passes, the copy into the
 //! flat buffer. Here the gradient is computed in the weight's own layout, `dYᵀ·X`; the bias is added in
 //! place, by all threads. A few rows without a tape, as in generation, are a product of their own
-//! (`fused/kernels/few_rows`). On other devices and in other precisions the map is burn's own, which
-//! is also what the tests compare with.
+//! (`fused/kernels/few_rows`). On CubeCL's devices the products are burn's, of the same factors (`cube`). In
+//! other precisions the map is burn's own, which is also what the tests compare with.
 //!
 //! With [`Compute::Bf16`] both factors of the three products are rounded to bf16: `X` and `W`, `dY` and `W`,
 //! `dY` and `X`. Here their sums stay float32, and so do the gradients that leave the map; the rounding
-//! itself has the derivative 1. Composed of burn's operations, a product's result is rounded to bf16 as well,
-//! once. The bias is added, and its gradient summed, in float32.
+//! itself has the derivative 1. On other devices, and composed of burn's operations, a product's result is
+//! rounded to bf16 as well, once. The bias is added, and its gradient summed, in float32.
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Tensor, module};
 
-use super::flex::{is_factor, is_fused};
 use super::gelu::gelu;
 use super::kernels::few_rows::FEW;
+use super::place::{is_factor, is_fused_on_cpu};
 use crate::device::cast::in_numbers;
 use crate::device::compute::Compute;
 
@@ -35,7 +37,7 @@ pub(crate) struct Numbers {
 }
 
 /// The operation as a backend has it.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Autodiff, Cube: cfg(feature = "cube"))]
 pub(crate) trait AffineOps: Backend {
     /// `x·Wᵀ + b` over the last dimension of `x`, with the weight as `[out, in]`.
     fn affine_rows(
@@ -89,7 +91,9 @@ pub(crate) fn linear_of_gelu<const D: usize>(
     numbers: Numbers,
 ) -> Tensor<D> {
     match bias {
-        Some(bias) if is_fused(&x) && !has_few_rows(&x, &weight) && has_rows(&x, &weight, Some(&bias)) => {
+        Some(bias)
+            if is_fused_on_cpu(&x) && !has_few_rows(&x, &weight) && has_rows(&x, &weight, Some(&bias)) =>
+        {
             let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
             Tensor::from_dispatch(Dispatch::affine_of_gelu(x, weight, bias, numbers))
         }
@@ -120,7 +124,10 @@ fn composed<const D: usize>(
 /// once and packs nothing.
 pub(crate) fn has_few_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>) -> bool {
     let on_tape = x.device().is_autodiff() || weight.device().is_autodiff();
-    !on_tape && is_fused(x) && is_fused(weight) && x.shape().num_elements() <= FEW * x.dims()[D - 1]
+    !on_tape
+        && is_fused_on_cpu(x)
+        && is_fused_on_cpu(weight)
+        && x.shape().num_elements() <= FEW * x.dims()[D - 1]
 }
 
 /// Whether the tensors are such as the operations take; with shapes that do not fit, burn says so.
@@ -134,7 +141,7 @@ fn has_rows<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Ten
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fused::agreement::{close, wave};
+    use crate::fused::agreement::{close, device, wave};
     use burn::tensor::{Device, FloatDType};
 
     type Map = fn(Tensor<3>, Tensor<2>, Tensor<1>, Compute) -> Tensor<3>;
@@ -158,7 +165,7 @@ mod tests {
 
     /// The output of two passes over one weight, and all gradients.
     fn two_passes(map: Map, compute: Compute) -> (Tensor<3>, Tensor<3>, Tensor<2>, Tensor<1>) {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let x = wave([3, 40, 37], 0.73, &device).require_grad();
         let (weight, bias) = (wave([53, 37], 0.31, &device), wave([53], 0.5, &device));
         let (weight, bias) = (weight.require_grad(), bias.require_grad());

@@ -1,6 +1,17 @@
 //! Inputs for the tests of fused operations, and how closely they must agree with their compositions.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+
+use crate::device::DeviceName;
+use crate::device::cast::in_numbers;
+
+/// The device that operations are compared with their compositions on, without autodiff: what
+/// `BLIP2_TEST_DEVICE` names, or the CPU.
+pub(crate) fn device() -> Device {
+    let name = std::env::var("BLIP2_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let device = name.parse::<DeviceName>().and_then(DeviceName::open);
+    device.unwrap_or_else(|error| panic!("BLIP2_TEST_DEVICE: {error}"))
+}
 
 /// Values between about -4 and 4.
 pub(super) fn wave<const D: usize>(shape: [usize; D], speed: f32, device: &Device) -> Tensor<D> {
@@ -26,9 +37,31 @@ fn with_gradients<const N: usize, const D: usize>(
 ) -> (Tensor<D>, [Tensor<D>; N]) {
     let inputs = inputs.map(|input| input.require_grad());
     let output = compute(inputs.clone());
-    let weights = wave(output.dims(), 0.37, &output.device());
+    let weights = in_numbers(wave(output.dims(), 0.37, &output.device()), output.dtype());
     let mut gradients = (output.clone() * weights).sum().backward();
     (output.inner(), inputs.map(|input| input.grad_remove(&mut gradients).unwrap()))
+}
+
+/// # Panics
+/// An output of bf16 that is not the one of float32, rounded; a gradient that is more than a few roundings from
+/// float32's. Nothing is compared on devices that do not compute in bf16.
+pub(super) fn is_rounded<const D: usize>(
+    what: &str,
+    x: Tensor<D>,
+    operation: impl Fn(Tensor<D>) -> Tensor<D>,
+) {
+    // Mesa's software driver ends the process where a kernel reads bf16, and says that it cannot compute in it.
+    if !x.device().supports_dtype(FloatDType::BF16) {
+        return;
+    }
+    let narrow = x.cast(FloatDType::BF16);
+    let wide = narrow.clone().cast(FloatDType::F32);
+    let (got, [of_narrow]) = with_gradients([narrow], |[x]| operation(x));
+    let (want, [of_wide]) = with_gradients([wide], |[x]| operation(x));
+    assert_eq!(got.into_data(), want.cast(FloatDType::BF16).into_data(), "{what}");
+    let largest = of_wide.clone().abs().max().into_scalar::<f32>();
+    let apart = (of_narrow.cast(FloatDType::F32) - of_wide).abs().max().into_scalar::<f32>();
+    assert!(apart < 0.01 * largest, "{what}, gradient: {apart} of {largest}");
 }
 
 /// # Panics

@@ -1,29 +1,34 @@
-//! Attention as one operation on the CPU, with its own backward pass.
+//! Attention as one operation, with its own backward pass.
 //!
 //! Composed of burn's operations, scores, probabilities and dropped probabilities are a tensor each, and so
-//! are their gradients. Here the scores become probabilities in place, the backward pass keeps these alone,
-//! draws the dropout mask again, and turns their gradient into that of the scores in place. On other devices
-//! and in other precisions it is the composition, which is also what the tests compare with.
+//! are their gradients. On the CPU the scores become probabilities in place, the backward pass keeps these
+//! alone, draws the dropout mask again, and turns their gradient into that of the scores in place. On CubeCL's
+//! devices it keeps query, key and value alone (`cube`). In other precisions it is the composition, which is
+//! also what the tests compare with.
 //!
 //! A few queries without a tape, as in generation, read keys and values where the cache has them (`few`).
 //!
 //! With [`Compute::Bf16`] the factors of all products are rounded to bf16, in the backward pass the gradients
-//! of output and scores too; here their sums stay float32, composed they are rounded once more. Scores, mask,
+//! of output and scores too; on the CPU their sums stay float32, elsewhere they are rounded once more. Scores, mask,
 //! softmax and its derivative are float32. So it is for what is kept in bf16, whose output and gradients are
 //! bf16 too.
 
 mod autodiff;
 mod composed;
+#[cfg(feature = "cube")]
+mod cube;
 mod few;
 mod flex;
 mod operation;
+#[cfg(feature = "cube")]
+mod probabilities;
 mod softmax;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use super::dropout::Mask;
-use super::flex::is_factor;
+use super::place::is_factor;
 use crate::device::compute::Compute;
 use operation::{AttentionOps, Settings};
 
@@ -65,7 +70,7 @@ fn takes(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fused::agreement::{close, wave};
+    use crate::fused::agreement::{close, device, wave};
     use burn::tensor::{DType, Device, FloatDType, TensorData};
 
     type Attention =
@@ -78,7 +83,7 @@ mod tests {
         dropout: Option<Mask>,
         compute: Compute,
     ) -> [Tensor<4>; 4] {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let rows = |length, speed| wave([2, length, 3, 8], speed, &device).require_grad();
         let inputs = [rows(5, 0.73), rows(33, 0.21), rows(33, 0.31)];
         let [query, key, value] = inputs.clone().map(|rows| rows.swap_dims(1, 2));
@@ -91,7 +96,7 @@ mod tests {
 
     #[test]
     fn equals_its_composition_in_value_and_gradients() {
-        let device = Device::flex();
+        let device = device();
         let blocked = |shape| wave::<4>(shape, 1.7, &device).greater_scalar(1.0).float() * -10_000.0;
         let masks =
             [None, Some(blocked([2, 1, 1, 33])), Some(blocked([1, 1, 5, 33])), Some(blocked([2, 3, 5, 33]))];

@@ -1,16 +1,18 @@
 //! Softmax cross-entropy with label smoothing.
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
+mod flex;
 mod kernel;
 mod operation;
 
 pub(crate) use kernel::Targets;
 
-use burn::backend::flex::FlexTensor;
-use burn::backend::{Dispatch, Flex, TensorMetadata};
-use burn::tensor::Tensor;
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Tensor};
 
-use crate::fused::flex::{contiguous, is_fused, tensor, values};
+use crate::fused::place::is_fused;
 use operation::CrossEntropyOps;
 
 /// The cross-entropy of each row of logits with its label, `scale · [(1-ε)·nll + ε/V·Σ_v −log p_v]`, and 0
@@ -22,14 +24,5 @@ use operation::CrossEntropyOps;
 /// - logits `[rows, classes]`; one label a row, below `classes`; output `[rows]`
 pub(crate) fn cross_entropy(logits: &Tensor<2>, targets: Targets) -> Option<Tensor<1>> {
     let fused = || Dispatch::fused_cross_entropy(logits.clone().into_dispatch(), targets);
-    is_fused(logits).then(|| Tensor::from_dispatch(fused()))
-}
-
-impl CrossEntropyOps for Flex {
-    fn fused_cross_entropy(logits: FlexTensor, targets: Targets) -> FlexTensor {
-        // The last of the two dimensions.
-        let width = logits.shape().to_vec()[1];
-        let losses = kernel::losses(values(&contiguous(logits)), width, &targets);
-        tensor(losses, vec![targets.labels.len()])
-    }
+    (is_fused(logits) && logits.dtype() == DType::F32).then(|| Tensor::from_dispatch(fused()))
 }

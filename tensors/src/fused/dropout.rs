@@ -2,6 +2,8 @@
 
 mod autodiff;
 mod composed;
+#[cfg(feature = "cube")]
+pub(super) mod cube;
 mod kernel;
 mod operation;
 
@@ -11,8 +13,8 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Dispatch, Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
-use crate::device::cast::through_f32;
-use crate::fused::flex::{contiguous, is_fused, tensor, values};
+use crate::fused::flex::{contiguous, tensor, values};
+use crate::fused::place::{is_fused, through_f32};
 pub(super) use composed::composed;
 pub(super) use operation::DropoutOps;
 
@@ -34,14 +36,19 @@ impl DropoutOps for Flex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fused::agreement::{agree, wave};
-    use burn::tensor::Device;
+    use crate::fused::agreement::{agree, device, is_rounded, wave};
 
     #[test]
     fn dropout_equals_its_composition() {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let mask = Mask { key: 0xDEAD_BEEF, threshold: 1 << 22, factor: 4.0 / 3.0 };
         let x = wave([3, 130, 70], 0.73, &device);
         agree("dropout", [x], |[x]| dropout(x, mask), |[x]| composed(x, mask));
+    }
+
+    #[test]
+    fn of_bf16_it_is_rounded_once() {
+        let mask = Mask { key: 0xDEAD_BEEF, threshold: 1 << 22, factor: 4.0 / 3.0 };
+        is_rounded("dropout", wave([3, 13, 70], 0.73, &device().autodiff()), |x| dropout(x, mask));
     }
 }

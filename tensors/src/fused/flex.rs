@@ -1,29 +1,15 @@
 //! The CPU backend's tensors, as the operations take and give them.
 
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use burn::backend::{DispatchDevice, TensorMetadata};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, TensorData};
 
 use super::kernels::bf16;
 use crate::device::compute::Compute;
 
-/// Whether the operations take this tensor.
-pub(super) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && is_on_cpu(x)
-}
-
-/// Whether the products take this tensor.
-pub(super) fn is_factor<const D: usize>(x: &Tensor<D>) -> bool {
-    matches!(x.dtype(), DType::F32 | DType::BF16) && is_on_cpu(x)
-}
-
-fn is_on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
-    matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
-}
-
-/// The values of a tensor that [`is_fused`] has let through.
+/// The values of a tensor that was let through as float32.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
-    // Contiguous float32: `contiguous` made it so, `is_fused` has seen the type.
+    // Contiguous float32: `contiguous` made it so, [`is_fused`](super::place::is_fused) has seen the type.
     tensor.as_slice::<f32>().unwrap_or_default()
 }
 

@@ -1,18 +1,21 @@
 //! The exact GELU.
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
+mod flex;
 pub(in crate::fused) mod kernel;
 mod operation;
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
-use burn::backend::flex::FlexTensor;
-use burn::backend::{Dispatch, Flex, TensorMetadata};
+use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-use crate::device::cast::through_f32;
-use crate::fused::flex::{contiguous, is_fused, tensor, values};
-use operation::GeluOps;
+use crate::fused::place::{is_fused, through_f32};
+#[cfg(feature = "cube")]
+pub(in crate::fused) use operation::GeluGradient;
+pub(in crate::fused) use operation::GeluOps;
 
 /// The exact GELU, `x · Φ(x)`, of every element (Hendrycks & Gimpel, arXiv 1606.08415); of bf16, computed in
 /// float32.
@@ -30,24 +33,22 @@ fn composed<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x * twice_the_share * 0.5
 }
 
-impl GeluOps for Flex {
-    fn fused_gelu(x: FlexTensor) -> FlexTensor {
-        let shape = x.shape().to_vec();
-        tensor(kernel::forward(values(&contiguous(x))), shape)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fused::agreement::{agree, wave};
+    use crate::fused::agreement::{agree, device, is_rounded, wave};
     use burn::tensor::{DType, Device, FloatDType};
 
     #[test]
     fn gelu_equals_its_composition() {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let x = wave([3, 41, 70], 0.73, &device) * 2.0;
         agree("gelu", [x], |[x]| gelu(x), |[x]| composed(x));
+    }
+
+    #[test]
+    fn of_bf16_it_is_rounded_once() {
+        is_rounded("gelu", wave([3, 41, 70], 0.73, &device().autodiff()), gelu);
     }
 
     #[test]

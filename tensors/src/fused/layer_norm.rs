@@ -1,6 +1,8 @@
 //! Layer normalisation, of a tensor or of a sum of two.
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 mod kernel;
 mod operation;
@@ -8,8 +10,8 @@ mod operation;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor, module};
 
-use crate::device::cast::{in_f32, through_f32};
-use crate::fused::flex::is_fused;
+use crate::device::cast::{self, in_f32};
+use crate::fused::place::{is_fused, through_f32};
 use operation::LayerNormOps;
 
 /// Layer normalisation of `x`, or of `x + residual`, over the last dimension (Ba et al., arXiv 1607.06450);
@@ -24,12 +26,15 @@ pub fn layer_norm<const D: usize>(
     bias: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
-    let residual =
-        residual.map(|residual| if x.dtype() == DType::BF16 { in_f32(residual) } else { residual });
-    through_f32(x, |x| layer_norm_in_f32(x, residual, weight, bias, epsilon))
+    let Some(residual) = residual else {
+        return through_f32(x, |x| layer_norm_of_numbers(x, None, weight, bias, epsilon));
+    };
+    // The sum keeps float32's digits.
+    let residual = if x.dtype() == DType::BF16 { in_f32(residual) } else { residual };
+    cast::through_f32(x, |x| layer_norm_of_numbers(x, Some(residual), weight, bias, epsilon))
 }
 
-fn layer_norm_in_f32<const D: usize>(
+fn layer_norm_of_numbers<const D: usize>(
     x: Tensor<D>,
     residual: Option<Tensor<D>>,
     weight: Tensor<1>,
@@ -66,12 +71,11 @@ fn composed<const D: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fused::agreement::{agree, wave};
-    use burn::tensor::Device;
+    use crate::fused::agreement::{agree, device, is_rounded, wave};
 
     #[test]
     fn layer_norm_equals_its_composition() {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         for [rows, width] in [[3, 5], [150, 48], [2, 1408]] {
             let row = |speed| wave([1, 1, width], speed, &device);
             let inputs = [wave([2, rows, width], 0.73, &device), wave([2, rows, width], 0.21, &device)];
@@ -92,5 +96,15 @@ mod tests {
                 |[x, w, b]| composed(x, None, flat(w), flat(b), 1e-5),
             );
         }
+    }
+
+    #[test]
+    fn of_bf16_it_is_rounded_once() {
+        let device = device().autodiff();
+        let [weight, bias] = [0.5, 0.9].map(|speed| wave([70], speed, &device));
+        let x = || wave([3, 41, 70], 0.73, &device);
+        let of = |x, residual| layer_norm(x, residual, weight.clone(), bias.clone(), 1e-5);
+        is_rounded("layer norm", x(), |x| of(x, None));
+        is_rounded("layer norm of a sum", x(), |x| of(x.clone(), Some(x * 0.5)));
     }
 }

@@ -1,15 +1,16 @@
 //! Division by the root mean square, of rows.
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
+mod flex;
 mod kernel;
 mod operation;
 
-use burn::backend::flex::FlexTensor;
-use burn::backend::{Dispatch, Flex, TensorMetadata};
+use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-use crate::device::cast::through_f32;
-use crate::fused::flex::{contiguous, is_fused, tensor, values};
+use crate::fused::place::{is_fused, is_weight, through_f32};
 use operation::RmsNormOps;
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension (Zhang & Sennrich, arXiv 1910.07467); of bf16,
@@ -18,7 +19,7 @@ use operation::RmsNormOps;
 /// # Shapes
 /// - x and output `[..., width]`; weight `[width]`
 pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    through_f32(x, |x| match is_fused(&x) && is_fused(&weight) {
+    through_f32(x, |x| match is_fused(&x) && is_weight(&weight) {
         true => {
             let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
             Tensor::from_dispatch(Dispatch::fused_rms_norm(x, weight, epsilon as f32))
@@ -32,23 +33,15 @@ fn composed<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Te
     x / size * weight.unsqueeze()
 }
 
-impl RmsNormOps for Flex {
-    fn fused_rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
-        let shape = x.shape().to_vec();
-        let (output, _) = kernel::forward(values(&contiguous(x)), values(&contiguous(weight)), epsilon);
-        tensor(output, shape)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fused::agreement::{agree, wave};
+    use crate::fused::agreement::{agree, device, is_rounded, wave};
     use burn::tensor::{DType, Device, FloatDType};
 
     #[test]
     fn rms_norm_equals_its_composition() {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         for [rows, width] in [[3, 5], [150, 48], [2, 768]] {
             let inputs = [wave([2, rows, width], 0.73, &device), wave([1, 1, width], 0.5, &device)];
             agree(
@@ -58,6 +51,13 @@ mod tests {
                 |[x, weight]| composed(x, weight.reshape([width]), 1e-6),
             );
         }
+    }
+
+    #[test]
+    fn of_bf16_it_is_rounded_once() {
+        let device = device().autodiff();
+        let weight = wave([70], 0.5, &device);
+        is_rounded("division", wave([3, 41, 70], 0.73, &device), |x| rms_norm(x, weight.clone(), 1e-6));
     }
 
     #[test]

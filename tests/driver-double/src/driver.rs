@@ -2,11 +2,11 @@
 //! ends the program with its name.
 #![allow(missing_docs, unreachable_pub, non_snake_case)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{copy_nonoverlapping, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::memory::{ALIGNMENT, give_back, zeroed};
 use crate::record::{Direction, record};
 use crate::settings::SETTINGS;
 
@@ -14,8 +14,6 @@ const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
 const OUT_OF_MEMORY: c_int = 2;
 
-/// Of every allocation, as on a card.
-const ALIGNMENT: usize = 512;
 const CARD: &CStr = c"NVIDIA H100 80GB HBM3";
 const VERSION: c_int = 13_000;
 
@@ -25,11 +23,6 @@ fn handle() -> *mut c_void {
     (NEXT.fetch_add(1, Ordering::Relaxed) * ALIGNMENT) as *mut c_void
 }
 
-fn layout(bytes: usize) -> Layout {
-    // A power of two, and sizes beyond isize are refused before.
-    Layout::from_size_align(bytes.max(1), ALIGNMENT).expect("a size that a card refuses")
-}
-
 /// # Safety
 /// `target` is where the caller wants the address.
 unsafe fn reserve(target: *mut *mut c_void, bytes: usize) -> c_int {
@@ -37,11 +30,7 @@ unsafe fn reserve(target: *mut *mut c_void, bytes: usize) -> c_int {
     if !record.has_room(bytes) {
         return OUT_OF_MEMORY;
     }
-    // SAFETY: the layout has a size.
-    let address = unsafe { alloc_zeroed(layout(bytes)) };
-    if address.is_null() {
-        return OUT_OF_MEMORY;
-    }
+    let Some(address) = zeroed(bytes) else { return OUT_OF_MEMORY };
     record.allocated(address as usize, bytes);
     // SAFETY: the caller's.
     unsafe { target.write(address.cast()) };
@@ -51,9 +40,11 @@ unsafe fn reserve(target: *mut *mut c_void, bytes: usize) -> c_int {
 /// # Safety
 /// `address` is one that [`reserve`] gave.
 unsafe fn release(address: *mut c_void) -> c_int {
-    let Some(bytes) = record().freed(address as usize) else { return INVALID_VALUE };
-    // SAFETY: it was allocated with this layout, and is forgotten now.
-    unsafe { dealloc(address.cast(), layout(bytes)) };
+    if record().freed(address as usize).is_none() {
+        return INVALID_VALUE;
+    }
+    // SAFETY: it was reserved, and is forgotten now.
+    unsafe { give_back(address.cast()) };
     SUCCESS
 }
 
@@ -218,22 +209,15 @@ pub unsafe extern "C" fn cuMemFreeAsync(address: *mut c_void, _stream: *mut c_vo
     unsafe { release(address) }
 }
 
-/// Pinned memory is no memory of the card: its size lies before it.
+/// Pinned memory is no memory of the card.
 ///
 /// # Safety
 /// As for the driver.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemAllocHost_v2(address: *mut *mut c_void, bytes: usize) -> c_int {
-    // SAFETY: the layout has a size.
-    let block = unsafe { alloc_zeroed(layout(bytes + ALIGNMENT)) };
-    if block.is_null() {
-        return OUT_OF_MEMORY;
-    }
-    // SAFETY: the block has room for the size and `bytes` more, and the caller's pointer is valid.
-    unsafe {
-        block.cast::<usize>().write(bytes + ALIGNMENT);
-        address.write(block.add(ALIGNMENT).cast());
-    }
+    let Some(given) = zeroed(bytes) else { return OUT_OF_MEMORY };
+    // SAFETY: the caller's pointer is valid.
+    unsafe { address.write(given.cast()) };
     SUCCESS
 }
 
@@ -241,11 +225,8 @@ pub unsafe extern "C" fn cuMemAllocHost_v2(address: *mut *mut c_void, bytes: usi
 /// `address` is one that [`cuMemAllocHost_v2`] gave.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemFreeHost(address: *mut c_void) -> c_int {
-    // SAFETY: the size lies before what was given.
-    unsafe {
-        let block = address.cast::<u8>().sub(ALIGNMENT);
-        dealloc(block, layout(block.cast::<usize>().read()));
-    }
+    // SAFETY: the caller's.
+    unsafe { give_back(address.cast()) };
     SUCCESS
 }
 

@@ -13,6 +13,7 @@ use std::sync::mpsc as threads;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blip2_collective::CollectiveError;
+use blip2_tensors::device::Queue;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -142,7 +143,7 @@ impl Peers<'_> {
         let (giver, given) = threads::sync_channel(SEGMENTS_AHEAD);
         let updated = landing.updated();
         std::thread::scope(|scope| {
-            let lander = spawn(scope, "land", move || land(landing, &arriving))?;
+            let lander = spawn(scope, "land", move || Queue::Writes.during(|| land(landing, &arriving)))?;
             let (target, reducer) = if self.world.members.len() == 1 {
                 (Target::Alone(Lander::There(landings)), None)
             } else {
@@ -155,7 +156,7 @@ impl Peers<'_> {
                 (Target::Peers(sender), Some(spawn(scope, "reduce", reduce)?))
             };
             let sums = OwnSums::new(plan, target, watch.another(COLLECT))?;
-            let collector = spawn(scope, "collect", move || collect(sums, &given))?;
+            let collector = spawn(scope, "collect", move || Queue::Reads.during(|| collect(sums, &given)))?;
             let collecting = Collector { sender: giver, device: plan.device.clone() };
             let mut slots = Slots::new(Way::There(collecting));
             let filled = fill(&mut slots, watch);

@@ -29,7 +29,7 @@ impl Options {
         mut value: impl FnMut() -> Result<&'a str, String>,
     ) -> Result<(), String> {
         match argument {
-            "--unfused" => self.feature = "cuda-unfused",
+            "--fused" => self.feature = "cuda-fused",
             "--profile" => self.profile = value()?.into(),
             other => return Err(format!("unknown argument `{other}`")),
         }

@@ -12,6 +12,8 @@ pub(crate) struct Counts {
     launches: u64,
     /// How often the host waited for the card.
     waits: u64,
+    /// Times that the card was asked for memory: what a step takes it gives back, so a later one asks for none.
+    allocations: u64,
     /// The largest shared memory of a block of any launch; no sum.
     #[serde(default, skip_serializing)]
     pub(crate) most_shared_bytes: u64,
@@ -67,6 +69,7 @@ impl Counts {
         Some(Self {
             launches: both(self.launches, other.launches)?,
             waits: both(self.waits, other.waits)?,
+            allocations: both(self.allocations, other.allocations)?,
             most_shared_bytes: self.most_shared_bytes.max(other.most_shared_bytes),
             to_device: copies(self.to_device, other.to_device)?,
             to_host: copies(self.to_host, other.to_host)?,
@@ -79,6 +82,7 @@ impl Counts {
         let pairs = [
             ("launches", self.launches, before.launches),
             ("waits", self.waits, before.waits),
+            ("allocations", self.allocations, before.allocations),
             ("copies to the device", self.to_device.copies, before.to_device.copies),
             ("bytes to the device", self.to_device.bytes, before.to_device.bytes),
             ("copies to the host", self.to_host.copies, before.to_host.copies),
@@ -101,9 +105,10 @@ impl StepCounts {
     pub(crate) fn compare(&self, file: &Path) -> Result<bool, String> {
         let line = |stage: u32, counts: &Counts| {
             println!(
-                "| {stage} | {} | {} | {} in {} | {} in {} | {} in {} |",
+                "| {stage} | {} | {} | {} | {} in {} | {} in {} | {} in {} |",
                 counts.launches,
                 counts.waits,
+                counts.allocations,
                 counts.to_device.bytes,
                 counts.to_device.copies,
                 counts.to_host.bytes,
@@ -113,7 +118,8 @@ impl StepCounts {
             );
         };
         println!(
-            "| stage | launches | waits | bytes to the device | bytes to the host | bytes on the device |\n|---|---|---|---|---|---|"
+            "| stage | launches | waits | allocations | bytes to the device | bytes to the host | bytes on the device |\n\
+             |---|---|---|---|---|---|---|"
         );
         line(1, &self.stage1);
         line(2, &self.stage2);

@@ -16,7 +16,7 @@ pub(crate) struct Settings {
 }
 
 /// The operation as a backend has it.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Autodiff, Cube: cfg(feature = "cube"))]
 pub(crate) trait AttentionOps: Backend {
     /// `dropout(softmax(scale · query·keyᵀ)) · value`.
     fn fused_attention(

@@ -1,48 +1,36 @@
 //! The cross-entropy's backward pass.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::kernel::{self, Targets};
-use super::operation::CrossEntropyOps;
-use crate::fused::flex::{contiguous, tensor, values};
+use super::kernel::Targets;
+use super::operation::{CrossEntropyGradient, CrossEntropyOps};
 
 #[derive(Debug)]
 struct CrossEntropy;
 
-impl Backward<Flex, 1> for CrossEntropy {
+impl<B: CrossEntropyGradient> Backward<B, 1> for CrossEntropy {
     /// The gradient of each row's loss.
-    type State = FlexTensor;
+    type State = FloatTensor<B>;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let mut gradient = ops.state;
-        unary::<Flex, _>(ops.parents, ops.node, grads, |grad| {
-            let width = gradient.shape().to_vec()[1];
-            let factors = contiguous(grad);
-            if values(&factors).iter().any(|factor| *factor != 1.0) {
-                kernel::scale_rows(gradient.storage_mut::<f32>(), width, values(&factors));
-            }
-            gradient
-        });
+        unary::<B, _>(ops.parents, ops.node, grads, |factors| B::scaled_rows(ops.state, factors));
     }
 }
 
-impl<C: CheckpointStrategy> CrossEntropyOps for Autodiff<Flex, C> {
+impl<B: CrossEntropyGradient, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
     fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Targets) -> FloatTensor<Self> {
         let (logits, node) = logits.into_parts();
-        match CrossEntropy.prepare::<C>([node]).compute_bound().stateful() {
+        match Backward::<B, 1>::prepare::<C>(CrossEntropy, [node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let shape = logits.shape().to_vec();
-                let (losses, gradient) =
-                    kernel::with_gradient(values(&contiguous(logits)), shape[1], &targets);
-                prep.finish(tensor(gradient, shape), tensor(losses, vec![targets.labels.len()]))
+                let (losses, gradient) = B::cross_entropy_with_gradient(logits, targets);
+                prep.finish(gradient, losses)
             }
-            OpsKind::UnTracked(prep) => prep.finish(Flex::fused_cross_entropy(logits, targets)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_cross_entropy(logits, targets)),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Dropout's backward pass.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Flex};
 
 use super::kernel::Mask;
 use super::operation::DropoutOps;
@@ -13,19 +13,19 @@ use super::operation::DropoutOps;
 #[derive(Debug)]
 struct Dropout;
 
-impl Backward<Flex, 1> for Dropout {
+impl<B: DropoutOps> Backward<B, 1> for Dropout {
     type State = Mask;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        unary::<Flex, _>(ops.parents, ops.node, grads, |grad| Flex::fused_dropout(grad, ops.state));
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::fused_dropout(gradient, ops.state));
     }
 }
 
-impl<C: CheckpointStrategy> DropoutOps for Autodiff<Flex, C> {
+impl<B: DropoutOps, C: CheckpointStrategy> DropoutOps for Autodiff<B, C> {
     fn fused_dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
-        let output = Flex::fused_dropout(x, mask);
-        match Dropout.prepare::<C>([node]).compute_bound().stateful() {
+        let output = B::fused_dropout(x, mask);
+        match Backward::<B, 1>::prepare::<C>(Dropout, [node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(mask, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }

@@ -6,7 +6,7 @@ use crate::fused::kernels::TASK;
 use crate::fused::kernels::exponential::exp;
 
 /// `1 / √(2π)`.
-const DENSITY_AT_ZERO: f32 = 0.398_942_3;
+pub(super) const DENSITY_AT_ZERO: f32 = 0.398_942_3;
 /// `1 - erf(z) ≈ p(1 / (1 + W z)) · e^(-z²)` for `z ≥ 0`, with an error below 1.5e-7, from the highest power
 /// down (Abramowitz & Stegun, 7.1.26).
 const W: f32 = 0.327_591_1;

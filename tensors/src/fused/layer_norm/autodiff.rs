@@ -1,50 +1,43 @@
 //! Layer normalisation's backward pass.
 
-use std::sync::Arc;
-
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Flex, TensorMetadata};
 
-use super::flex::normalise;
-use super::kernel;
-use super::operation::LayerNormOps;
-use crate::fused::flex::{changed, contiguous, tensor, values};
+use super::operation::{LayerNormGradient, LayerNormOps};
 
-/// What the backward pass needs of the forward pass.
-#[derive(Debug, Clone)]
-struct NormState {
-    sum: FlexTensor,
-    moments: Arc<Vec<kernel::Moments>>,
-    weight: FlexTensor,
-}
+/// What the backward pass needs of the forward pass: what was normalised, its moments and the weight.
+type NormState<B> = [FloatTensor<B>; 3];
 
-/// The gradients of `x + residual`, weight and bias.
-fn norm_gradients(state: &NormState, grad: FlexTensor) -> [FlexTensor; 3] {
-    let mut of_rows = [const { Vec::new() }; 2];
-    let (sums, weight) = (values(&state.sum), values(&state.weight));
-    let of_sum = changed(grad, |gradient| {
-        of_rows = kernel::backward_in_place(gradient, sums, &state.moments, weight);
-    });
-    let [weight, bias] = of_rows.map(|values| tensor(values, state.weight.shape().to_vec()));
-    [of_sum, weight, bias]
+/// The gradients of what was normalised, of the weight and of the bias; of these only where one of them is
+/// trained.
+fn gradients<B: LayerNormGradient>(
+    gradient: FloatTensor<B>,
+    [x, moments, weight]: NormState<B>,
+    is_trained: bool,
+) -> [Option<FloatTensor<B>>; 3] {
+    if !is_trained {
+        return [Some(B::layer_norm_gradient(gradient, x, moments, weight)), None, None];
+    }
+    let (x, weight, bias) = B::layer_norm_gradients(gradient, x, moments, weight);
+    [x, weight, bias].map(Some)
 }
 
 #[derive(Debug)]
 struct LayerNorm;
 
-impl Backward<Flex, 3> for LayerNorm {
-    type State = NormState;
+impl<B: LayerNormGradient> Backward<B, 3> for LayerNorm {
+    type State = NormState<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradients = norm_gradients(&ops.state, grads.consume::<Flex>(&ops.node));
+        let is_trained = ops.parents[1..].iter().any(Option::is_some);
+        let gradients = gradients::<B>(grads.consume::<B>(&ops.node), ops.state, is_trained);
         for (node, gradient) in ops.parents.into_iter().zip(gradients) {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, gradient);
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<B>(node.id, gradient);
             }
         }
     }
@@ -53,20 +46,21 @@ impl Backward<Flex, 3> for LayerNorm {
 #[derive(Debug)]
 struct LayerNormOfSum;
 
-impl Backward<Flex, 4> for LayerNormOfSum {
-    type State = NormState;
+impl<B: LayerNormGradient> Backward<B, 4> for LayerNormOfSum {
+    type State = NormState<B>;
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let [sum, weight, bias] = norm_gradients(&ops.state, grads.consume::<Flex>(&ops.node));
+        let is_trained = ops.parents[2..].iter().any(Option::is_some);
+        let [sum, weight, bias] = gradients::<B>(grads.consume::<B>(&ops.node), ops.state, is_trained);
         for (node, gradient) in ops.parents.into_iter().zip([sum.clone(), sum, weight, bias]) {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, gradient);
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<B>(node.id, gradient);
             }
         }
     }
 }
 
-impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
+impl<B: LayerNormGradient, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -76,9 +70,10 @@ impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
         let (x, x_node) = x.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let (bias, bias_node) = bias.into_parts();
-        let (output, state) = forward_norm(x, None, weight, bias, epsilon);
-        match LayerNorm.prepare::<C>([x_node, weight_node, bias_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(state, output),
+        let (output, moments) = B::normalised(x.clone(), weight.clone(), bias, epsilon);
+        let nodes = [x_node, weight_node, bias_node];
+        match Backward::<B, 3>::prepare::<C>(LayerNorm, nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish([x, moments, weight], output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
@@ -94,25 +89,11 @@ impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
         let (residual, residual_node) = residual.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let (bias, bias_node) = bias.into_parts();
-        let (output, state) = forward_norm(x, Some(residual), weight, bias, epsilon);
+        let (output, sum, moments) = B::normalised_sum(x, residual, weight.clone(), bias, epsilon);
         let nodes = [x_node, residual_node, weight_node, bias_node];
-        match LayerNormOfSum.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(state, output),
+        match Backward::<B, 4>::prepare::<C>(LayerNormOfSum, nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish([sum, moments, weight], output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
-}
-
-/// Output, and what the backward pass needs.
-fn forward_norm(
-    x: FlexTensor,
-    residual: Option<FlexTensor>,
-    weight: FlexTensor,
-    bias: FlexTensor,
-    epsilon: f32,
-) -> (FlexTensor, NormState) {
-    let (weight, bias) = (contiguous(weight), contiguous(bias));
-    let normalised = normalise(x, residual, &weight, &bias, epsilon);
-    let state = NormState { sum: normalised.sum, moments: Arc::new(normalised.moments), weight };
-    (normalised.output, state)
 }

@@ -5,13 +5,8 @@ use rayon::prelude::*;
 use crate::fused::kernels::lanes::{sum as sum_of, sum_pairs};
 use crate::fused::kernels::{PARTIAL_ROWS, TASK, task_rows};
 
-/// What a row was normalised with.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Moments {
-    mean: f32,
-    /// `1 / √(variance + ε)`.
-    reciprocal: f32,
-}
+/// What a row was normalised with: its mean, and `1 / √(variance + ε)`.
+pub(super) type Moments = [f32; 2];
 
 /// Adds `b` to `a`.
 pub(super) fn add(a: &mut [f32], b: &[f32]) {
@@ -25,7 +20,7 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> 
     let width = weight.len();
     let arch = pulp::Arch::new();
     let mut output = vec![0.0; x.len()];
-    let mut moments = vec![Moments::default(); x.len() / width.max(1)];
+    let mut moments = vec![[0.0; 2]; x.len() / width.max(1)];
     let rows = task_rows(width);
     let tasks = output.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width));
     tasks.zip(moments.par_chunks_mut(rows)).for_each(|((output, x), moments)| {
@@ -37,7 +32,7 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> 
                     let mean = sum_of(x, |x| x) / width as f32;
                     let variance = sum_of(x, |x| (x - mean) * (x - mean)) / width as f32;
                     let reciprocal = 1.0 / (variance + epsilon).sqrt();
-                    *moments = Moments { mean, reciprocal };
+                    *moments = [mean, reciprocal];
                     for (((output, x), weight), bias) in output.iter_mut().zip(x).zip(weight).zip(bias) {
                         *output = (x - mean) * reciprocal * weight + bias;
                     }
@@ -87,17 +82,16 @@ pub(super) fn backward_in_place(
 
 /// Adds a row's share of the gradients of weight and bias.
 #[inline(always)]
-fn add_row([weight, bias]: &mut [Vec<f32>; 2], x: &[f32], gradient: &[f32], moments: Moments) {
+fn add_row([weight, bias]: &mut [Vec<f32>; 2], x: &[f32], gradient: &[f32], [mean, reciprocal]: Moments) {
     for (((weight, bias), x), gradient) in weight.iter_mut().zip(bias).zip(x).zip(gradient) {
-        *weight += gradient * (x - moments.mean) * moments.reciprocal;
+        *weight += gradient * (x - mean) * reciprocal;
         *bias += gradient;
     }
 }
 
 /// `r · (g w - mean(g w) - x̂ mean(g w x̂))` with the normalised row `x̂` and its reciprocal deviation `r`.
 #[inline(always)]
-fn row_gradient(gradient: &mut [f32], x: &[f32], weight: &[f32], moments: Moments) {
-    let Moments { mean, reciprocal } = moments;
+fn row_gradient(gradient: &mut [f32], x: &[f32], weight: &[f32], [mean, reciprocal]: Moments) {
     let width = x.len() as f32;
     gradient.iter_mut().zip(weight).for_each(|(gradient, weight)| *gradient *= weight);
     let mean_gradient = sum_of(gradient, |g| g) / width;
