@@ -43,14 +43,14 @@ fn with_gradients<const N: usize, const D: usize>(
 }
 
 /// # Panics
-/// An output of bf16 that is not the one of float32, rounded; a gradient that is more than a few roundings from
-/// float32's. Nothing is compared on devices that do not compute in bf16.
+/// An output of bf16 that is not the one of float32, rounded; a gradient that is more than a few roundings
+/// from float32's. Nothing is compared on devices that do not compute in bf16.
 pub(super) fn is_rounded<const D: usize>(
     what: &str,
     x: Tensor<D>,
     operation: impl Fn(Tensor<D>) -> Tensor<D>,
 ) {
-    // Mesa's software driver ends the process where a kernel reads bf16, and says that it cannot compute in it.
+    // Mesa's software driver, which says that it does not compute in it, crashes where a kernel reads bf16.
     if !x.device().supports_dtype(FloatDType::BF16) {
         return;
     }

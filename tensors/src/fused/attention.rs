@@ -2,16 +2,16 @@
 //!
 //! Composed of burn's operations, scores, probabilities and dropped probabilities are a tensor each, and so
 //! are their gradients. On the CPU the scores become probabilities in place, the backward pass keeps these
-//! alone, draws the dropout mask again, and turns their gradient into that of the scores in place. On CubeCL's
-//! devices it keeps query, key and value alone (`cube`). In other precisions it is the composition, which is
-//! also what the tests compare with.
+//! alone, draws the dropout mask again, and turns their gradient into that of the scores in place. On
+//! CubeCL's devices it keeps query, key and value alone (`cube`). In other precisions it is the composition,
+//! which is also what the tests compare with.
 //!
 //! A few queries without a tape, as in generation, read keys and values where the cache has them (`few`).
 //!
 //! With [`Compute::Bf16`] the factors of all products are rounded to bf16, in the backward pass the gradients
-//! of output and scores too; on the CPU their sums stay float32, elsewhere they are rounded once more. Scores, mask,
-//! softmax and its derivative are float32. So it is for what is kept in bf16, whose output and gradients are
-//! bf16 too.
+//! of output and scores too; on the CPU their sums stay float32, elsewhere they are rounded once more.
+//! Scores, mask, softmax and its derivative are float32. So it is for what is kept in bf16, whose output and
+//! gradients are bf16 too.
 
 mod autodiff;
 mod composed;

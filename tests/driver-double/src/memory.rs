@@ -19,8 +19,8 @@ pub(crate) fn zeroed(bytes: usize) -> Option<*mut u8> {
         return None;
     }
     let offset = (block as usize + ALLOCATED).next_multiple_of(ALIGNMENT) - block as usize;
-    // SAFETY: the offset is at least ALLOCATED and less than ALLOCATED + ALIGNMENT, so that what lies before and
-    // behind it is the block's.
+    // SAFETY: the offset is at least ALLOCATED and less than ALLOCATED + ALIGNMENT, so that what lies before
+    // and behind it is the block's.
     unsafe {
         let given = block.add(offset);
         given.cast::<usize>().sub(1).write(size);

@@ -12,7 +12,8 @@ pub(crate) struct Counts {
     launches: u64,
     /// How often the host waited for the card.
     waits: u64,
-    /// Times that the card was asked for memory: what a step takes it gives back, so a later one asks for none.
+    /// Times that the card was asked for memory: what a step takes it gives back, so a later one asks for
+    /// none.
     allocations: u64,
     /// The largest shared memory of a block of any launch; no sum.
     #[serde(default, skip_serializing)]
