@@ -124,14 +124,20 @@ struct Machine {
 }
 
 impl Machine {
-    fn cargo(&self, build: &str, command: &str) -> Command {
+    /// Cargo, whose programs run on the device.
+    fn on_device(&self) -> Command {
         let mut cargo = repository::cargo();
         if !self.runner.is_empty() {
             cargo.args(["--config", &setting(&self.runner)]);
         }
+        self.choose_driver(&mut cargo);
+        cargo
+    }
+
+    fn cargo(&self, build: &str, command: &str) -> Command {
+        let mut cargo = self.on_device();
         // One choice of packages, so that all commands share a build.
         cargo.args([command, "--release", "--workspace", "--features", &format!("blip2/{build}")]);
-        self.choose_driver(&mut cargo);
         cargo
     }
 
@@ -175,14 +181,10 @@ impl Machine {
     /// Kernels of our own, each beside what it is composed of otherwise: of one package, which has a build of
     /// its own.
     fn operations(&self, build: &str) -> Result<(String, bool), String> {
-        let mut cargo = repository::cargo();
-        if !self.runner.is_empty() {
-            cargo.args(["--config", &setting(&self.runner)]);
-        }
+        let mut cargo = self.on_device();
         let features = format!("blip2-tensors/{build}");
         cargo.args(["test", "--release", "--package", "blip2-tensors", "--features", &features, "--lib"]);
         cargo.args(["--", "--test-threads=1", "equals_its_composition", "is_rounded_once", "queue::"]);
-        self.choose_driver(&mut cargo);
         tested(cargo)
     }
 

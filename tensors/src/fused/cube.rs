@@ -52,8 +52,15 @@ pub(super) fn unit_each(elements: usize) -> (CubeCount, CubeDim) {
     (cube_each(elements.div_ceil(UNITS)), CubeDim::new_1d(UNITS as u32))
 }
 
+/// One cube for each row of the tensor, and the units of a cube.
+pub(super) fn cube_each_row(tensor: &CubeTensor) -> (CubeCount, CubeDim, usize) {
+    let (width, rows) = rows_of(tensor);
+    let units = rows::units(width);
+    (cube_each(rows), CubeDim::new_1d(units as u32), units)
+}
+
 /// One cube for each of `count`; those of the last row of cubes that are too many do nothing.
-pub(super) fn cube_each(count: usize) -> CubeCount {
+fn cube_each(count: usize) -> CubeCount {
     let wide = count.clamp(1, CUBES_IN_ROW);
     CubeCount::Static(wide as u32, count.div_ceil(wide).max(1) as u32, 1)
 }

@@ -10,8 +10,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::operation::Settings;
-use crate::fused::cube::rows::{largest, sum, units};
-use crate::fused::cube::{contiguous, cube_each, numbers, rows_of, unwritten};
+use crate::fused::cube::rows::{largest, sum};
+use crate::fused::cube::{contiguous, cube_each_row, numbers, rows_of, unwritten};
 use crate::fused::dropout::Mask;
 use crate::fused::dropout::cube::factor_of;
 
@@ -135,6 +135,21 @@ fn softmax<S: Float, P: Float>(
     }
 }
 
+/// The gradient of a probability, from that of what dropout left of it.
+#[cube]
+fn of_probability<G: Float>(
+    gradient: &Tensor<G>,
+    at: usize,
+    dropping: &Dropping,
+    #[comptime] dropped: bool,
+) -> f32 {
+    let mut of_weight = f32::cast_from(gradient[at]);
+    if dropped {
+        of_weight *= factor_of(at as u32, dropping.key, dropping.threshold, dropping.factor);
+    }
+    of_weight
+}
+
 /// `scale · p · (g - Σ g p)` with the gradients `g` of what was not dropped.
 #[cube(launch)]
 fn softmax_backward<G: Float>(
@@ -157,22 +172,15 @@ fn softmax_backward<G: Float>(
     let mut i = UNIT_POS_X as usize;
     while i < width {
         let at = start + i;
-        let mut of_weight = f32::cast_from(gradient[at]);
-        if dropped {
-            of_weight *= factor_of(at as u32, dropping.key, dropping.threshold, dropping.factor);
-        }
-        total += of_weight * probabilities[at];
+        total += of_probability(gradient, at, &dropping, dropped) * probabilities[at];
         i += units;
     }
     let shared = sum(total, units);
     i = UNIT_POS_X as usize;
     while i < width {
         let at = start + i;
-        let mut of_weight = f32::cast_from(gradient[at]);
-        if dropped {
-            of_weight *= factor_of(at as u32, dropping.key, dropping.threshold, dropping.factor);
-        }
-        output[at] = G::cast_from(scale * probabilities[at] * (of_weight - shared));
+        let own = of_probability(gradient, at, &dropping, dropped);
+        output[at] = G::cast_from(scale * probabilities[at] * (own - shared));
         i += units;
     }
 }
@@ -186,7 +194,7 @@ fn dropping(mask: Option<Mask>) -> DroppingLaunch {
 /// The scores to probabilities, with a mask or none.
 fn launch(scores: CubeTensor, mask: Option<CubeTensor>, settings: Settings, to: DType) -> CubeTensor {
     let scores = contiguous(scores);
-    let (width, rows) = rows_of(&scores);
+    let (width, _) = rows_of(&scores);
     let shape = scores.shape();
     let masked = mask.is_some();
     // A kernel without a mask looks at no element of what stands for it.
@@ -205,11 +213,11 @@ fn launch(scores: CubeTensor, mask: Option<CubeTensor>, settings: Settings, to: 
         rows_of_mask(2, 1),
     );
     let output = unwritten(&scores, shape, to);
-    let (units, from, to) = (units(width), numbers(&scores), numbers(&output));
+    let ((cubes, dim, units), from, to) = (cube_each_row(&scores), numbers(&scores), numbers(&output));
     softmax::launch(
         &scores.client.clone(),
-        cube_each(rows),
-        CubeDim::new_1d(units as u32),
+        cubes,
+        dim,
         scores.into_tensor_arg(),
         mask.into_tensor_arg(),
         output.clone().into_tensor_arg(),
@@ -242,13 +250,13 @@ impl SoftmaxOps for CubeBackend {
 
     fn gradient_of_scores(gradient: CubeTensor, probabilities: CubeTensor, settings: Settings) -> CubeTensor {
         let (gradient, probabilities) = (contiguous(gradient), contiguous(probabilities));
-        let (width, rows) = rows_of(&gradient);
+        let (width, _) = rows_of(&gradient);
         let output = unwritten(&gradient, gradient.shape(), gradient.dtype);
-        let (units, numbers) = (units(width), numbers(&gradient));
+        let ((cubes, dim, units), numbers) = (cube_each_row(&gradient), numbers(&gradient));
         softmax_backward::launch(
             &gradient.client.clone(),
-            cube_each(rows),
-            CubeDim::new_1d(units as u32),
+            cubes,
+            dim,
             gradient.into_tensor_arg(),
             probabilities.into_tensor_arg(),
             output.clone().into_tensor_arg(),

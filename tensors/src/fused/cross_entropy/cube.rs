@@ -9,8 +9,8 @@ use cubecl::prelude::*;
 
 use super::kernel::Targets;
 use super::operation::{CrossEntropyGradient, CrossEntropyOps};
-use crate::fused::cube::rows::{largest, sum, units};
-use crate::fused::cube::{contiguous, cube_each, unwritten};
+use crate::fused::cube::rows::{largest, sum};
+use crate::fused::cube::{contiguous, cube_each_row, unwritten};
 
 /// The loss of the row of this cube, and its gradient if it is asked for.
 #[cube(launch)]
@@ -91,11 +91,11 @@ fn launch(logits: CubeTensor, targets: &Targets, with_gradient: bool) -> (CubeTe
         true => unwritten(&logits, logits.shape(), logits.dtype),
         false => unwritten(&logits, [1], logits.dtype),
     };
-    let units = units(logits.shape().num_elements() / count);
+    let (cubes, dim, units) = cube_each_row(&logits);
     rows::launch(
         &logits.client.clone(),
-        cube_each(count),
-        CubeDim::new_1d(units as u32),
+        cubes,
+        dim,
         logits.into_tensor_arg(),
         labels.into_tensor_arg(),
         losses.clone().into_tensor_arg(),

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 /// Units of a cube for rows this wide: a power of two, so that halves can be put together.
-pub(in crate::fused) fn units(width: usize) -> usize {
+pub(super) fn units(width: usize) -> usize {
     width.next_power_of_two().clamp(32, 256)
 }
 

@@ -7,8 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::operation::{LayerNormGradient, LayerNormOps};
-use crate::fused::cube::rows::{sum as sum_of, units};
-use crate::fused::cube::{contiguous, cube_each, numbers, rows_of, unit_each, unwritten};
+use crate::fused::cube::rows::sum as sum_of;
+use crate::fused::cube::{contiguous, cube_each_row, numbers, rows_of, unit_each, unwritten};
 
 /// Rows whose shares of the gradients of weight and bias a unit adds up.
 const CHUNK: usize = 64;
@@ -222,13 +222,13 @@ impl LayerNormGradient for CubeBackend {
         epsilon: f32,
     ) -> (CubeTensor, CubeTensor) {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
-        let (width, rows) = rows_of(&x);
+        let (_, rows) = rows_of(&x);
         let (output, moments) = (unwritten(&x, x.shape(), x.dtype), unwritten(&x, [rows, 2], DType::F32));
-        let (units, numbers) = (units(width), numbers(&x));
+        let ((cubes, dim, units), numbers) = (cube_each_row(&x), numbers(&x));
         normalise::launch(
             &x.client.clone(),
-            cube_each(rows),
-            CubeDim::new_1d(units as u32),
+            cubes,
+            dim,
             x.into_tensor_arg(),
             weight.into_tensor_arg(),
             bias.into_tensor_arg(),
@@ -249,14 +249,14 @@ impl LayerNormGradient for CubeBackend {
         epsilon: f32,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let [x, residual, weight, bias] = [x, residual, weight, bias].map(contiguous);
-        let (width, rows) = rows_of(&x);
+        let (_, rows) = rows_of(&x);
         let (output, sum) = (unwritten(&x, x.shape(), x.dtype), unwritten(&x, x.shape(), x.dtype));
         let moments = unwritten(&x, [rows, 2], DType::F32);
-        let units = units(width);
+        let (cubes, dim, units) = cube_each_row(&x);
         add_and_normalise::launch(
             &x.client.clone(),
-            cube_each(rows),
-            CubeDim::new_1d(units as u32),
+            cubes,
+            dim,
             x.into_tensor_arg(),
             residual.into_tensor_arg(),
             weight.into_tensor_arg(),
@@ -277,13 +277,12 @@ impl LayerNormGradient for CubeBackend {
         weight: CubeTensor,
     ) -> CubeTensor {
         let [gradient, sum, moments, weight] = [gradient, sum, moments, weight].map(contiguous);
-        let (width, rows) = rows_of(&sum);
-        let (units, numbers) = (units(width), numbers(&sum));
+        let ((cubes, dim, units), numbers) = (cube_each_row(&sum), numbers(&sum));
         let of_sum = unwritten(&sum, sum.shape(), sum.dtype);
         row_gradients::launch(
             &sum.client.clone(),
-            cube_each(rows),
-            CubeDim::new_1d(units as u32),
+            cubes,
+            dim,
             gradient.into_tensor_arg(),
             sum.into_tensor_arg(),
             moments.into_tensor_arg(),

@@ -8,8 +8,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::operation::{RmsNormGradient, RmsNormOps};
-use crate::fused::cube::rows::{sum as sum_of, units};
-use crate::fused::cube::{contiguous, cube_each, numbers, rows_of, unwritten};
+use crate::fused::cube::rows::sum as sum_of;
+use crate::fused::cube::{contiguous, cube_each_row, numbers, rows_of, unwritten};
 
 #[cube(launch)]
 fn divide<X: Float>(
@@ -89,13 +89,13 @@ impl RmsNormOps for CubeBackend {
 impl RmsNormGradient for CubeBackend {
     fn rms_normalised(x: CubeTensor, weight: CubeTensor, epsilon: f32) -> (CubeTensor, CubeTensor) {
         let (x, weight) = (contiguous(x), contiguous(weight));
-        let (width, rows) = rows_of(&x);
+        let (_, rows) = rows_of(&x);
         let (output, reciprocals) = (unwritten(&x, x.shape(), x.dtype), unwritten(&x, [rows], DType::F32));
-        let (units, numbers) = (units(width), numbers(&x));
+        let ((cubes, dim, units), numbers) = (cube_each_row(&x), numbers(&x));
         divide::launch(
             &x.client.clone(),
-            cube_each(rows),
-            CubeDim::new_1d(units as u32),
+            cubes,
+            dim,
             x.into_tensor_arg(),
             weight.into_tensor_arg(),
             output.clone().into_tensor_arg(),
@@ -114,13 +114,12 @@ impl RmsNormGradient for CubeBackend {
         weight: CubeTensor,
     ) -> CubeTensor {
         let [gradient, x, reciprocals, weight] = [gradient, x, reciprocals, weight].map(contiguous);
-        let (width, rows) = rows_of(&x);
         let output = unwritten(&x, x.shape(), x.dtype);
-        let (units, numbers) = (units(width), numbers(&x));
+        let ((cubes, dim, units), numbers) = (cube_each_row(&x), numbers(&x));
         row_gradients::launch(
             &x.client.clone(),
-            cube_each(rows),
-            CubeDim::new_1d(units as u32),
+            cubes,
+            dim,
             gradient.into_tensor_arg(),
             x.into_tensor_arg(),
             reciprocals.into_tensor_arg(),
