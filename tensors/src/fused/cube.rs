@@ -52,10 +52,11 @@ pub(super) fn unit_each(elements: usize) -> (CubeCount, CubeDim) {
     (cube_each(elements.div_ceil(UNITS)), CubeDim::new_1d(UNITS as u32))
 }
 
-/// One cube for each row of the tensor, and the units of a cube.
+/// One cube for each row of the tensor, and the units of a cube: a power of two, so that halves can be put
+/// together.
 pub(super) fn cube_each_row(tensor: &CubeTensor) -> (CubeCount, CubeDim, usize) {
     let (width, rows) = rows_of(tensor);
-    let units = rows::units(width);
+    let units = width.next_power_of_two().clamp(32, UNITS);
     (cube_each(rows), CubeDim::new_1d(units as u32), units)
 }
 

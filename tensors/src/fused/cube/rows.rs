@@ -2,11 +2,6 @@
 
 use cubecl::prelude::*;
 
-/// Units of a cube for rows this wide: a power of two, so that halves can be put together.
-pub(super) fn units(width: usize) -> usize {
-    width.next_power_of_two().clamp(32, 256)
-}
-
 /// The sum of all units' `value`, for each of them.
 #[cube]
 pub(in crate::fused) fn sum(value: f32, #[comptime] units: usize) -> f32 {
