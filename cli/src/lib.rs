@@ -75,6 +75,7 @@ pub fn run() -> ExitCode {
     if arguments.command.trains() {
         freed_pages::keep();
     }
+    blip2_tensors::device::keep_kernels(blip2_store::fetch::cache_folder().join("kernels"));
     // Fails only when a provider is already there, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     failure::watch_panics();

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-pub use cache::{CACHE_BYTES_VARIABLE, CACHE_VARIABLE, Fetched};
+pub use cache::{CACHE_BYTES_VARIABLE, CACHE_VARIABLE, Fetched, cache_folder};
 pub use download::FileDone;
 pub use hub::{Hub, HubError, HubFile, HubModel};
 pub use wanted::{is_weight_file, wanted_files};

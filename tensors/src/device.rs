@@ -7,6 +7,7 @@ pub mod card;
 pub mod cast;
 pub mod compute;
 pub mod failure;
+mod kernel_cache;
 mod libdevice;
 mod made;
 mod name;
@@ -17,6 +18,7 @@ mod queue;
 pub mod read_back;
 pub mod seat;
 
+pub use kernel_cache::keep_kernels;
 pub use libdevice::find as find_libdevice;
 pub use made::KernelsMade;
 pub use name::{DeviceError, DeviceName, Present, TOOLKIT_VARIABLE, VulkanKind, toolkit_beside};

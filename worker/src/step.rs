@@ -57,7 +57,10 @@ impl FrozenModels {
             batch_rows: stage.settings.batch as usize,
             parameters: (&*layout, parameters),
         };
+        let sent = peers.sent();
         let Computed { landed, losses, others, odd_slots } = task.gradient(&step_of, sum, &mut watch)?;
+        // Features and rows are counted as they go; sums go beside them.
+        watch.bytes.sent_sums = peers.sent() - sent - watch.bytes.sent();
         let names = stage.settings.task.losses().iter().map(|loss| loss.name);
         let mut values: StepValues = names.zip(losses).chain(others).collect();
         let Landed { gradients, norm, clip, next, .. } = landed;
@@ -95,7 +98,7 @@ impl FrozenModels {
     }
 
     /// Whether parts of a step run beside each other.
-    fn overlaps(&self) -> bool {
+    pub(crate) fn overlaps(&self) -> bool {
         self.train.overlap && !self.measured
     }
 

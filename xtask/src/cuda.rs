@@ -5,6 +5,7 @@ mod build;
 mod counts;
 mod double;
 mod golden;
+mod kept;
 mod llvm;
 mod pack;
 mod ptx;

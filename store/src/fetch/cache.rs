@@ -86,23 +86,25 @@ struct EntryFile {
     changed: SystemTime,
 }
 
+/// The folder of what this machine's user keeps between processes: the one that [`CACHE_VARIABLE`] names, else
+/// `blip2` in the user's cache folder.
+pub fn cache_folder() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || variable("HOME").map(|home| home.join(".cache"));
+    let users = || variable("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir);
+    variable(CACHE_VARIABLE).unwrap_or_else(|| users().join("blip2"))
+}
+
 impl ModelCache {
     /// The cache of this machine's user.
     pub(crate) fn of_this_machine() -> Result<Self> {
-        let variable =
-            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || variable("HOME").map(|home| home.join(".cache"));
-        let root = match variable(CACHE_VARIABLE) {
-            Some(root) => root,
-            None => variable("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir).join("blip2"),
-        };
         let bound = match std::env::var(CACHE_BYTES_VARIABLE) {
             Ok(text) => text.parse().map_err(|_| {
                 fetch_error("", format!("{CACHE_BYTES_VARIABLE} = \"{text}\" is not a number of bytes"))
             })?,
             Err(_) => DEFAULT_BOUND,
         };
-        Ok(Self { root: root.join("models"), bound })
+        Ok(Self { root: cache_folder().join("models"), bound })
     }
 
     #[cfg(test)]

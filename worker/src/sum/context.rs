@@ -72,11 +72,7 @@ impl StepSum<'_> {
         fill: impl FnOnce(&mut Slots<'_>, &mut Stopwatch) -> Result<()>,
     ) -> Result<Landed> {
         step.frozen.rehearse(DrillPhase::Reduction, step.peers.step);
-        let (before, rows) = (step.peers.sent(), watch.bytes.sent_rows);
-        let landed = step.peers.sum(&self.plan, self.landing, watch, fill);
-        // Gradients of rows go home meanwhile.
-        watch.bytes.sent_sums += step.peers.sent() - before - (watch.bytes.sent_rows - rows);
-        landed
+        step.peers.sum(&self.plan, self.landing, watch, fill)
     }
 }
 

@@ -1,9 +1,12 @@
-//! Rows of raw image features between members.
+//! Rows of raw image features between members: who pushes which of them to whom, and when.
 //!
 //! Every member knows which row of the global batch needs whose features. So an owner pushes each member the
-//! rows it needs, each once, without being asked, and who receives them knows which will come. They travel in
-//! the numbers they were computed in, so that bf16 takes half the bytes and nothing is rounded on the way.
+//! rows it needs, each once, without being asked, and who receives them knows which will come. They go in
+//! rounds: in the first what the members' first slots need, then what their second ones need besides, and so
+//! on. They travel in the numbers they were computed in, so that bf16 takes half the bytes and nothing is
+//! rounded on the way.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use blip2_collective::{CollectiveError, Received, World};
@@ -16,12 +19,18 @@ use super::row_buffers::{OnHost, RowNumber, RowUse, numbered, read_numbers, uses
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
 
-/// Names the exchange within its step.
+/// Names the exchange within its step, with the round's number.
 const ROWS: &str = "rows";
 
-/// The rows that members need of each other, by rank, ascending.
+/// The rows that members need of each other, by round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RowTraffic {
+pub(super) struct RowTraffic {
+    rounds: Vec<Round>,
+}
+
+/// By rank, ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Round {
     /// Own rows that another member needs.
     lent: Vec<Vec<usize>>,
     /// Rows of another member that are needed here.
@@ -30,72 +39,46 @@ pub(crate) struct RowTraffic {
 
 impl RowTraffic {
     /// `needs` says for each row of the global batch, whose slots have `rows_per_slot` rows, the row whose
-    /// features it needs.
+    /// features it needs. There are as many rounds as the member with most slots has of them.
     ///
     /// # Errors
     /// A row in no member's slots.
-    pub(crate) fn of(needs: &[usize], world: &World, rows_per_slot: usize) -> Result<Self> {
+    pub(super) fn of(needs: &[usize], world: &World, rows_per_slot: usize) -> Result<Self> {
         let none = vec![Vec::new(); world.members.len()];
-        let mut traffic = Self { lent: none.clone(), due: none };
-        for RowUse { needed, user, owner, .. } in uses(needs, world, rows_per_slot)? {
-            if owner == user {
+        let most = world.members.iter().map(|member| member.slots.len()).max().unwrap_or(0);
+        let mut rounds = vec![Round { lent: none.clone(), due: none }; most];
+        let mut on_the_way = BTreeSet::new();
+        for RowUse { needed, user, owner, round, .. } in uses(needs, world, rows_per_slot)? {
+            if owner == user || !on_the_way.insert((user, needed)) {
                 continue;
             }
             if owner == world.rank {
-                traffic.lent[user].push(needed);
+                rounds[round].lent[user].push(needed);
             }
             if user == world.rank {
-                traffic.due[owner].push(needed);
+                rounds[round].due[owner].push(needed);
             }
         }
-        for rows in traffic.lent.iter_mut().chain(&mut traffic.due) {
+        for rows in rounds.iter_mut().flat_map(|round| round.lent.iter_mut().chain(&mut round.due)) {
             rows.sort_unstable();
-            rows.dedup();
         }
-        Ok(traffic)
+        Ok(Self { rounds })
     }
 
     /// Own rows that anybody needs, each once.
     fn lent_rows(&self) -> Vec<usize> {
-        let mut rows = self.lent.concat();
+        let mut rows: Vec<usize> = self.rounds.iter().flat_map(|round| round.lent.concat()).collect();
         rows.sort_unstable();
         rows.dedup();
         rows
     }
 
-    /// Pushes the rows of `own` that others need, and takes those that are needed here.
+    /// The rounds as they are to be exchanged, one after the other: all rows of `own` that others need are
+    /// read from the device, which is waited for once.
     ///
     /// # Errors
-    /// A member that is lost, silent or sends something else, by name; a device that fails.
-    pub(crate) fn exchange(
-        self,
-        peers: &Peers<'_>,
-        own: &OwnFeatures,
-        device: &Device,
-        watch: &mut Stopwatch,
-    ) -> Result<BorrowedRows> {
-        let row_bytes = own.row_bytes();
-        let outgoing = self.outgoing(own, watch)?;
-        let due: Vec<u64> =
-            self.due.iter().map(|rows| (rows.len() * (size_of::<RowNumber>() + row_bytes)) as u64).collect();
-        let before = peers.sent();
-        let all = watch.time(|times| &mut times.exchange, || peers.all_to_all(ROWS, &outgoing, &due))?;
-        watch.bytes.sent_rows += peers.sent() - before;
-        let features = watch.time(
-            |times| &mut times.exchange,
-            || {
-                let ids = peers.world.members.iter().map(|member| member.id);
-                let buffers: Vec<_> = ids.zip(&all).zip(&self.due).collect();
-                joined(peers.step, &buffers, own, device)
-            },
-        )?;
-        let rows = self.due.concat();
-        watch.bytes.copy_to_device((rows.len() * row_bytes) as u64);
-        Ok(BorrowedRows { rows, features })
-    }
-
-    /// What is pushed to each member: the rows' numbers, then the rows from where they were read to.
-    fn outgoing(&self, own: &OwnFeatures, watch: &mut Stopwatch) -> Result<Vec<Vec<Bytes>>> {
+    /// A device that fails.
+    pub(super) fn packed(self, own: &OwnFeatures, watch: &mut Stopwatch) -> Result<Vec<PackedRound>> {
         let rows = self.lent_rows();
         let read = watch.time(|times| &mut times.to_host, || own.read(&rows))?;
         watch.bytes.to_host += read.len() as u64;
@@ -105,8 +88,61 @@ impl RowTraffic {
             let at = rows.binary_search(row).unwrap_or_default() * row_bytes;
             read.slice(at..at + row_bytes)
         };
-        Ok(self.lent.iter().map(|rows| numbered(rows, rows.iter().map(piece))).collect())
+        let pack = |(number, Round { lent, due }): (usize, Round)| PackedRound {
+            number,
+            outgoing: lent.iter().map(|rows| numbered(rows, rows.iter().map(piece))).collect(),
+            due,
+            row_bytes,
+        };
+        Ok(self.rounds.into_iter().enumerate().map(pack).collect())
     }
+}
+
+/// A round that can be exchanged.
+#[derive(Debug)]
+pub(super) struct PackedRound {
+    number: usize,
+    /// What is pushed to each member: the rows' numbers, then the rows from where they were read to.
+    outgoing: Vec<Vec<Bytes>>,
+    /// The rows that are due of each.
+    due: Vec<Vec<usize>>,
+    row_bytes: usize,
+}
+
+impl PackedRound {
+    /// Bytes that are sent.
+    pub(super) fn bytes(&self) -> u64 {
+        self.outgoing.iter().flatten().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Whether this member has nothing to send or to wait for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes() == 0 && self.due.iter().all(Vec::is_empty)
+    }
+
+    /// Pushes what others need, and takes what is needed here.
+    ///
+    /// # Errors
+    /// A member that is lost, silent or sends another number of bytes, by name.
+    pub(super) fn exchange(self, peers: &Peers<'_>) -> Result<ArrivedRound> {
+        if self.is_empty() {
+            let buffers = self.due.iter().map(|_| Received::default()).collect();
+            return Ok(ArrivedRound { rows: self.due, buffers });
+        }
+        let due_bytes = |rows: &Vec<usize>| (rows.len() * (size_of::<RowNumber>() + self.row_bytes)) as u64;
+        let due: Vec<u64> = self.due.iter().map(due_bytes).collect();
+        let tag = format!("{ROWS} {}", self.number);
+        let buffers = peers.all_to_all(&tag, &self.outgoing, &due)?;
+        Ok(ArrivedRound { rows: self.due, buffers })
+    }
+}
+
+/// What came in a round.
+#[derive(Debug)]
+pub(super) struct ArrivedRound {
+    /// Of each member, by rank: the rows that should have come, and the buffer.
+    rows: Vec<Vec<usize>>,
+    buffers: Vec<Received>,
 }
 
 /// The features of the own slots' rows, where they were computed.
@@ -121,6 +157,11 @@ impl OwnFeatures {
     /// Of one slot or more, in their order; `first_row` is the first one's in the global batch.
     pub(crate) fn new(first_row: usize, slots: Vec<Tensor<3>>) -> Self {
         Self { first_row, slots }
+    }
+
+    /// The first row, and how many rows a slot has.
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.first_row, self.dims()[0])
     }
 
     fn dims(&self) -> [usize; 3] {
@@ -157,24 +198,46 @@ impl OwnFeatures {
     }
 }
 
-/// Features of other members' rows.
-#[derive(Debug)]
-pub(crate) struct BorrowedRows {
-    /// Their numbers, ascending.
-    rows: Vec<usize>,
-    /// `[rows, P, Dv]`, if there are any.
-    features: Option<Tensor<3>>,
+/// Features of other members' rows, as they came.
+#[derive(Debug, Default)]
+pub(super) struct BorrowedRows {
+    /// Of each round that brought any: the rows' numbers, and `[rows, P, Dv]`.
+    rounds: Vec<(Vec<usize>, Tensor<3>)>,
 }
 
 impl BorrowedRows {
+    /// Brings what came in a round to the device.
+    ///
+    /// # Errors
+    /// Other rows than those that should have come, by the sender's name.
+    pub(super) fn take_in(
+        &mut self,
+        arrived: ArrivedRound,
+        (own, peers, device): (&OwnFeatures, &Peers<'_>, &Device),
+        watch: &mut Stopwatch,
+    ) -> Result<()> {
+        let ids = peers.world.members.iter().map(|member| member.id);
+        let buffers: Vec<_> = ids.zip(&arrived.buffers).zip(&arrived.rows).collect();
+        let joined = watch.time(|times| &mut times.exchange, || joined(peers.step, &buffers, own, device))?;
+        if let Some(features) = joined {
+            let rows = arrived.rows.concat();
+            watch.bytes.copy_to_device((rows.len() * own.row_bytes()) as u64);
+            self.rounds.push((rows, features));
+        }
+        Ok(())
+    }
+
     /// A row, `[1, P, Dv]`, own or borrowed.
     ///
     /// # Errors
     /// It is neither.
-    pub(crate) fn or_own(&self, row: usize, own: &OwnFeatures) -> Result<Tensor<3>> {
+    pub(super) fn or_own(&self, row: usize, own: &OwnFeatures) -> Result<Tensor<3>> {
         let borrowed = || {
-            let at = self.rows.binary_search(&row).ok()?;
-            Some(self.features.clone()?.narrow(0, at, 1))
+            let found = |(rows, features): &(Vec<usize>, Tensor<3>)| {
+                let at = rows.iter().position(|borrowed| *borrowed == row)?;
+                Some(features.clone().narrow(0, at, 1))
+            };
+            self.rounds.iter().find_map(found)
         };
         own.row(row)
             .or_else(borrowed)
@@ -246,18 +309,47 @@ mod tests {
         Bytes::from(pieces.concat()).into()
     }
 
+    /// What a member lends and is due in each round, by rank.
+    fn rounds(needs: &[usize], world: &World) -> Vec<[Vec<Vec<usize>>; 2]> {
+        let traffic = RowTraffic::of(needs, world, 2).unwrap();
+        traffic.rounds.into_iter().map(|Round { lent, due }| [lent, due]).collect()
+    }
+
     #[test]
     fn rows_go_to_who_needs_them_once_and_nowhere_else() {
-        // Two members of four rows: rows 4 and 6 are needed by the first, twice the one; 0 by the second.
-        let needs = [4, 4, 6, 2, 0, 5, 7, 0];
-        let first = RowTraffic::of(&needs, &world(0, 2), 2).unwrap();
-        assert_eq!((&first.lent, &first.due), (&vec![vec![], vec![0]], &vec![vec![], vec![4, 6]]));
-        let second = RowTraffic::of(&needs, &world(1, 2), 2).unwrap();
-        assert_eq!((&second.lent, &second.due), (&vec![vec![4, 6], vec![]], &vec![vec![0], vec![]]));
-        let alone = RowTraffic::of(&needs, &world(0, 1), 2).unwrap();
-        assert!(alone.lent_rows().is_empty() && alone.due.concat().is_empty());
-        assert!(RowTraffic::of(&[0; 10], &world(0, 2), 2).unwrap_err().to_string().contains("slot 4"));
-        assert!(RowTraffic::of(&[9; 8], &world(0, 2), 2).unwrap_err().to_string().contains("row 9"));
+        // Two members of two slots of two rows. The first one's first slot needs row 4 twice, its second one
+        // rows 4 and 6; the second member's second slot needs row 0, and 1.
+        let needs = [4, 4, 6, 4, 4, 5, 1, 0];
+        let first = [
+            [vec![vec![], vec![]], vec![vec![], vec![4]]],
+            [vec![vec![], vec![0, 1]], vec![vec![], vec![6]]],
+        ];
+        assert_eq!(rounds(&needs, &world(0, 2)), first);
+        let second = [
+            [vec![vec![4], vec![]], vec![vec![], vec![]]],
+            [vec![vec![6], vec![]], vec![vec![0, 1], vec![]]],
+        ];
+        assert_eq!(rounds(&needs, &world(1, 2)), second);
+        let alone = rounds(&needs, &world(0, 1));
+        assert!(alone.len() == 4 && alone.concat().concat().concat().is_empty(), "{alone:?}");
+        let refused = |needs: &[usize]| RowTraffic::of(needs, &world(0, 2), 2).unwrap_err().to_string();
+        assert!(refused(&[0; 10]).contains("slot 4"));
+        assert!(refused(&[9; 8]).contains("row 9"));
+    }
+
+    #[test]
+    fn members_of_different_numbers_of_slots_have_the_rounds_of_the_one_with_most() {
+        let mut world = world(0, 2);
+        (world.members[0].slots, world.members[1].slots) = (0..3, 3..4);
+        let first = rounds(&[6, 1, 2, 7, 7, 6, 0, 2], &world);
+        assert_eq!(
+            first.iter().map(|[lent, _]| lent[1].clone()).collect::<Vec<_>>(),
+            [vec![0, 2], vec![], vec![]]
+        );
+        assert_eq!(
+            first.iter().map(|[_, due]| due[1].clone()).collect::<Vec<_>>(),
+            [vec![6], vec![7], vec![]]
+        );
     }
 
     #[test]
@@ -266,12 +358,13 @@ mod tests {
             let needs: Vec<usize> =
                 (0..ROWS).map(|row| (row * 7 + seed * 13 + row * row * seed) % ROWS).collect();
             for members in [2, 4] {
-                let all: Vec<RowTraffic> = (0..members as usize)
-                    .map(|rank| RowTraffic::of(&needs, &world(rank, members), 2).unwrap())
-                    .collect();
+                let all: Vec<_> =
+                    (0..members as usize).map(|rank| rounds(&needs, &world(rank, members))).collect();
                 for (lender, lends) in all.iter().enumerate() {
                     for (user, uses) in all.iter().enumerate() {
-                        assert_eq!(lends.lent[user], uses.due[lender], "{needs:?}");
+                        for (lends, uses) in lends.iter().zip(uses) {
+                            assert_eq!(lends[0][user], uses[1][lender], "{needs:?}");
+                        }
                     }
                 }
             }
@@ -283,15 +376,18 @@ mod tests {
         let (device, needs) = (Device::flex(), [4, 4, 6, 2, 0, 5, 7, 0]);
         for (dtype, bytes) in [(DType::F32, 4), (DType::BF16, 2)] {
             let [lender, user] = [1, 0].map(|rank| own(&world(rank, 2), dtype));
-            let lent = RowTraffic::of(&needs, &world(1, 2), 2).unwrap();
             let mut watch = Stopwatch::default();
-            let outgoing = lent.outgoing(&lender, &mut watch).unwrap();
-            assert_eq!(outgoing[0].iter().map(Bytes::len).sum::<usize>(), 2 * (8 + 3 * 4 * bytes));
-            assert_eq!((watch.bytes.to_host, outgoing[1].len()), (2 * 3 * 4 * bytes as u64, 0));
-            let due = RowTraffic::of(&needs, &world(0, 2), 2).unwrap().due;
-            let received = as_received(&outgoing[0]);
-            let arrived = joined(0, &[((11, &received), &due[1])], &user, &device).unwrap();
-            let borrowed = BorrowedRows { rows: due.concat(), features: arrived };
+            let lent = RowTraffic::of(&needs, &world(1, 2), 2).unwrap().packed(&lender, &mut watch).unwrap();
+            let due = RowTraffic::of(&needs, &world(0, 2), 2).unwrap().packed(&user, &mut watch).unwrap();
+            // Rows 4 and 6 leave the one, row 0 the other.
+            assert_eq!(watch.bytes.to_host, 3 * 3 * 4 * bytes as u64);
+            let mut borrowed = BorrowedRows::default();
+            for (lent, due) in lent.into_iter().zip(due) {
+                assert_eq!(lent.bytes(), 8 + 3 * 4 * bytes as u64);
+                let received = as_received(&lent.outgoing[0]);
+                let joined = joined(0, &[((11, &received), &due.due[1])], &user, &device).unwrap();
+                borrowed.rounds.extend(joined.map(|features| (due.due.concat(), features)));
+            }
             for row in [0, 3, 4, 6] {
                 let found = borrowed.or_own(row, &user).unwrap().into_data();
                 assert_eq!(found, features(dtype).narrow(0, row, 1).into_data(), "row {row}");
@@ -314,9 +410,9 @@ mod tests {
     fn other_rows_than_were_drawn_are_refused_by_their_sender_s_name() {
         let user = own(&world(0, 2), DType::F32);
         let lender = own(&world(1, 2), DType::F32);
-        let lent = RowTraffic { lent: vec![vec![5], vec![]], due: vec![vec![], vec![]] };
-        let outgoing = lent.outgoing(&lender, &mut Stopwatch::default()).unwrap();
-        let received = as_received(&outgoing[0]);
+        let round = Round { lent: vec![vec![5], vec![]], due: vec![vec![], vec![]] };
+        let packed = RowTraffic { rounds: vec![round] }.packed(&lender, &mut Stopwatch::default()).unwrap();
+        let received = as_received(&packed[0].outgoing[0]);
         let error = joined(7, &[((11, &received), &vec![4])], &user, &Device::flex()).unwrap_err();
         let WorkerError::Collective(error) = error else { panic!("{error}") };
         assert_eq!(error.suspects(), [11]);

@@ -58,8 +58,8 @@ fn land(
     Ok((landing.finish(&mut watch)?, watch))
 }
 
-/// Starts a thread of the sum.
-fn spawn<'scope, T: Send + 'scope>(
+/// Starts a thread of a step.
+pub(super) fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -68,12 +68,12 @@ fn spawn<'scope, T: Send + 'scope>(
     spawned.map_err(|error| WorkerError::Protocol(format!("the thread \"{name}\": {error}")))
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The error that says most: a channel is closed because something else has failed.
-fn first_error<const N: usize>(errors: [Option<WorkerError>; N]) -> Option<WorkerError> {
+pub(super) fn first_error<const N: usize>(errors: [Option<WorkerError>; N]) -> Option<WorkerError> {
     let is_closed = |error: &WorkerError| matches!(error, WorkerError::Collective(CollectiveError::Closed));
     let mut errors: Vec<WorkerError> = errors.into_iter().flatten().collect();
     let telling = errors.iter().position(|error| !is_closed(error));

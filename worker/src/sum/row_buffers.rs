@@ -18,6 +18,8 @@ pub(super) struct RowUse {
     /// The ranks of who holds the one and the other.
     pub(super) user: usize,
     pub(super) owner: usize,
+    /// The place of the row's slot among its holder's.
+    pub(super) round: usize,
 }
 
 /// The uses of rows, in the order of who uses them: `needs` says for each row of the global batch, whose
@@ -28,15 +30,17 @@ pub(super) struct RowUse {
 pub(super) fn uses(needs: &[usize], world: &World, rows_per_slot: usize) -> Result<Vec<RowUse>> {
     let holder = |row: usize| {
         let slot = (row / rows_per_slot.max(1)) as u32;
-        let holder = world.members.iter().position(|member| member.slots.contains(&slot));
-        holder.ok_or_else(|| WorkerError::Protocol(format!("nobody holds slot {slot}")))
+        let holders = world.members.iter().enumerate();
+        let mut places = holders
+            .filter_map(|(rank, member)| Some((rank, member.slots.clone().position(|own| own == slot)?)));
+        places.next().ok_or_else(|| WorkerError::Protocol(format!("nobody holds slot {slot}")))
     };
     let holders = (0..needs.len()).map(holder).collect::<Result<Vec<_>>>()?;
-    let of = |(row, (user, needed)): (usize, (&usize, &usize))| -> Result<RowUse> {
-        let owner = holders
+    let of = |(row, ((user, round), needed)): (usize, (&(usize, usize), &usize))| -> Result<RowUse> {
+        let (owner, _) = holders
             .get(*needed)
             .ok_or_else(|| WorkerError::Protocol(format!("row {needed} in a batch of {}", needs.len())))?;
-        Ok(RowUse { row, needed: *needed, user: *user, owner: *owner })
+        Ok(RowUse { row, needed: *needed, user: *user, owner: *owner, round: *round })
     };
     holders.iter().zip(needs).enumerate().map(of).collect()
 }

@@ -70,10 +70,9 @@ impl WayHome {
         let outgoing = self.outgoing(leaving, row_bytes, watch)?;
         let due: Vec<u64> =
             self.due.iter().map(|rows| (rows.len() * (size_of::<RowNumber>() + row_bytes)) as u64).collect();
-        let before = peers.sent();
+        watch.bytes.sent_rows += outgoing.iter().flatten().map(|piece| piece.len() as u64).sum::<u64>();
         let all =
             watch.time(|times| &mut times.exchange, || peers.all_to_all(ROW_GRADIENTS, &outgoing, &due))?;
-        watch.bytes.sent_rows += peers.sent() - before;
         for ((member, buffer), rows) in peers.world.members.iter().zip(&all).zip(&self.due) {
             let arrived = self.arrived(peers.step, member.id, buffer, rows, ([positions, width], device))?;
             watch.bytes.copy_to_device((rows.len() * row_bytes) as u64);

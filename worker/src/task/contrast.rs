@@ -175,18 +175,20 @@ impl TaskModel for ContrastTask {
 
     fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
         let temperature = step.parameter(TEMPERATURE)?;
-        let slots = self.encode(step, watch)?;
-        let Gathered { global, .. } = self.exchange_features(step, &slots, watch)?;
+        let encode = |slot, watch: &mut Stopwatch| Ok((self.encode_slot(step, slot, watch)?, ()));
+        let (slots, Gathered { global, .. }) = self.encode_and_gather(step, watch, encode)?;
+        let slots: Vec<OpenSlot<'_>> = slots.into_iter().map(|(slot, ())| slot).collect();
         let features = self.to_device(step, &global, watch)?;
         let contrast = self.contrast(&features, temperature, watch)?;
         let negatives = watch.time(|times| &mut times.forward, || self.draw_negatives(step, &contrast))?;
-        let images = self.exchange_rows(step, &slots, &negatives, watch)?;
-        let landed = sum.of_slots(step, watch, |sums, watch| {
-            let pairs = slots.into_iter().zip(&negatives.texts).zip(images);
-            pairs.into_iter().try_for_each(|((slot, texts), images)| {
-                let all = (&global, &features, &contrast);
-                let (tape, objective) = self.slot_loss(step, slot, all, (texts, images), sums, watch)?;
-                sums.backward(&mut self.model, tape, objective, watch)
+        let landed = Self::row_loans(step, &slots, &negatives).during(watch, |rows, watch| {
+            sum.of_slots(step, watch, |sums, watch| {
+                slots.into_iter().zip(&negatives.texts).try_for_each(|(slot, texts)| {
+                    let images = rows.of_next_slot(watch)?;
+                    let all = (&global, &features, &contrast);
+                    let (tape, objective) = self.slot_loss(step, slot, all, (texts, images), sums, watch)?;
+                    sums.backward(&mut self.model, tape, objective, watch)
+                })
             })
         })?;
         computed(step, (&global, &contrast, temperature), landed)
@@ -258,12 +260,7 @@ impl ContrastTask {
         Ok(())
     }
 
-    /// The passes of the own slots that need no other slot: frozen encoder, queries, texts.
-    fn encode<'a>(&self, step: &Step<'a>, watch: &mut Stopwatch) -> Result<Vec<OpenSlot<'a>>> {
-        let slots = step.batch.slots.iter();
-        slots.map(|slot| self.encode_slot(step, slot, watch)).collect()
-    }
-
+    /// The passes of a slot that need no other slot: frozen encoder, queries, texts.
     fn encode_slot<'a>(
         &self,
         step: &Step<'_>,

@@ -136,24 +136,27 @@ impl TaskEncoder {
         self.features_of(frozen, Bytes::from(vec![0; rows * 3 * size * size]), rows)
     }
 
-    /// Encodes the own slots of a step, in their order.
-    pub(super) fn encode(&self, step: &Step<'_>, watch: &mut Stopwatch) -> Result<Vec<EncodedSlot>> {
-        let (mut kept, images) = (0, step.frozen.images_of(self.stage));
-        let encode = |slot: &SlotBatch| -> Result<EncodedSlot> {
-            watch.bytes.to_device += slot.pixels.len() as u64;
-            let Some(encoder) = self.trained() else {
-                let features = watch.time(|times| &mut times.encoder, || images.features(slot))?;
-                return Ok(EncodedSlot { features, pass: None });
-            };
-            if kept >= KEPT_BYTES {
-                let features = watch.time(|times| &mut times.encoder, || self.values(encoder, step, slot))?;
-                return Ok(EncodedSlot { features, pass: None });
-            }
-            let pass = self.pass(encoder, step, slot, watch)?;
-            kept += pass.kept_bytes();
-            Ok(EncodedSlot { features: pass.features.clone(), pass: Some(pass) })
+    /// Encodes the images of a slot of a step. `kept` counts the bytes that are kept of all slots.
+    pub(super) fn encode(
+        &self,
+        step: &Step<'_>,
+        slot: &SlotBatch,
+        kept: &mut usize,
+        watch: &mut Stopwatch,
+    ) -> Result<EncodedSlot> {
+        watch.bytes.to_device += slot.pixels.len() as u64;
+        let Some(encoder) = self.trained() else {
+            let images = step.frozen.images_of(self.stage);
+            let features = watch.time(|times| &mut times.encoder, || images.features(slot))?;
+            return Ok(EncodedSlot { features, pass: None });
         };
-        step.batch.slots.iter().map(encode).collect()
+        if *kept >= KEPT_BYTES {
+            let features = watch.time(|times| &mut times.encoder, || self.values(encoder, step, slot))?;
+            return Ok(EncodedSlot { features, pass: None });
+        }
+        let pass = self.pass(encoder, step, slot, watch)?;
+        *kept += pass.kept_bytes();
+        Ok(EncodedSlot { features: pass.features.clone(), pass: Some(pass) })
     }
 
     /// Encodes a slot's images for losses that need no other slot: the features, of which these are computed,

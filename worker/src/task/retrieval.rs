@@ -11,6 +11,7 @@ pub use settings::RetrievalSettings;
 use std::sync::Arc;
 
 use blip2_dataset::corpus::columns::ColumnNames;
+use blip2_dataset::loader::SlotBatch;
 use blip2_dataset::text::TextEncoder;
 use blip2_evaluation::held_out::{HeldOut, HeldOutRow};
 use blip2_model::blip2::export::export_lavis;
@@ -21,7 +22,7 @@ use burn::tensor::Device;
 
 use self::model::{EncodedImages, RetrievalTask};
 use super::contrast::gathered::Gathered;
-use super::contrast::model::{LOSSES, OpenSlot};
+use super::contrast::model::{ContrastTask, LOSSES, OpenSlot};
 use super::contrast::{ContrastSettings, TEMPERATURE, computed};
 use super::description::{LossName, Needs, Passes, Task, Unusable};
 use super::export::{ExportTarget, Layout};
@@ -149,22 +150,24 @@ impl TaskModel for RetrievalTask {
 
     fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed> {
         let temperature = step.parameter(TEMPERATURE)?;
-        let (slots, images) = self.encode(step, watch)?;
-        let Gathered { global, image_ids } = self.contrast.exchange_features(step, &slots, watch)?;
+        let mut kept = 0;
+        let encode = |slot, watch: &mut Stopwatch| self.encode(step, slot, &mut kept, watch);
+        let (slots, Gathered { global, image_ids }) = self.contrast.encode_and_gather(step, watch, encode)?;
+        let (slots, images): (Vec<OpenSlot<'_>>, Vec<Option<EncodedImages>>) = slots.into_iter().unzip();
         let features = self.contrast.to_device(step, &global, watch)?;
         let contrast = self.contrast_of_images(&features, &image_ids, temperature, watch)?;
         let negatives =
             watch.time(|times| &mut times.forward, || self.contrast.draw_negatives(step, &contrast))?;
-        let rows = self.contrast.exchange_rows(step, &slots, &negatives, watch)?;
-        let landed = sum.of_slots(step, watch, |sums, watch| {
-            let mut open = Vec::new();
-            let slots = slots.into_iter().zip(images).zip(negatives.texts.iter().zip(rows));
-            for ((slot, images), (texts, rows)) in slots {
-                let all = (&global, &features, &contrast);
-                open.extend(self.backward(step, (slot, images), all, (texts, rows), sums, watch)?);
-            }
-            let homeward = contrast.has_negatives().then_some(&negatives.images[..]);
-            self.backward_through_encoder(step, open, homeward, sums, watch)
+        let landed = ContrastTask::row_loans(step, &slots, &negatives).during(watch, |rows, watch| {
+            sum.of_slots(step, watch, |sums, watch| {
+                let mut open = Vec::new();
+                for ((slot, images), texts) in slots.into_iter().zip(images).zip(&negatives.texts) {
+                    let (all, rows) = ((&global, &features, &contrast), rows.of_next_slot(watch)?);
+                    open.extend(self.backward(step, (slot, images), all, (texts, rows), sums, watch)?);
+                }
+                let homeward = contrast.has_negatives().then_some(&negatives.images[..]);
+                self.backward_through_encoder(step, open, homeward, sums, watch)
+            })
         })?;
         computed(step, (&global, &contrast, temperature), landed)
     }
@@ -203,25 +206,23 @@ impl TaskModel for RetrievalTask {
 }
 
 impl RetrievalTask {
-    /// The passes of the own slots that need no other slot: image encoder, queries, texts; and what is kept
-    /// of the first to be differentiated.
+    /// The passes of a slot that need no other slot: image encoder, queries, texts; and what is kept of the
+    /// first to be differentiated.
     fn encode<'a>(
         &self,
-        step: &Step<'a>,
+        step: &Step<'_>,
+        slot: &'a SlotBatch,
+        kept: &mut usize,
         watch: &mut Stopwatch,
-    ) -> Result<(Vec<OpenSlot<'a>>, Vec<Option<EncodedImages>>)> {
-        let encoded = self.encoder.encode(step, watch)?;
-        let open = step.batch.slots.iter().zip(encoded).map(|(slot, encoded)| {
-            if slot.image_ids.len() != slot.samples.len() {
-                return Err(WorkerError::Protocol(format!("slot {} has no ids of its images", slot.slot)));
-            }
-            let EncodedSlot { features, pass } = encoded;
-            let images = self.encoder.trained().map(|_| EncodedImages::new(&features, pass));
-            let read = images.as_ref().map_or(&features, |images| &images.leaf).clone();
-            let forward = self.contrast.forward(step, slot, read, watch)?;
-            Ok((OpenSlot { batch: slot, features, forward, image_ids: slot.image_ids.clone() }, images))
-        });
-        open.collect()
+    ) -> Result<(OpenSlot<'a>, Option<EncodedImages>)> {
+        if slot.image_ids.len() != slot.samples.len() {
+            return Err(WorkerError::Protocol(format!("slot {} has no ids of its images", slot.slot)));
+        }
+        let EncodedSlot { features, pass } = self.encoder.encode(step, slot, kept, watch)?;
+        let images = self.encoder.trained().map(|_| EncodedImages::new(&features, pass));
+        let read = images.as_ref().map_or(&features, |images| &images.leaf).clone();
+        let forward = self.contrast.forward(step, slot, read, watch)?;
+        Ok((OpenSlot { batch: slot, features, forward, image_ids: slot.image_ids.clone() }, images))
     }
 
     /// The contrastive loss of the global batch, whose rows have images of these ids.

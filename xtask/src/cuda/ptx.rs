@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::assembler::{self, Assembled};
 use super::build;
 use super::counts::{Counts, StepCounts};
 use super::double::{Double, finish};
+use super::kept;
 use super::scan::Numbers;
 use super::toolchain::Toolchain;
 use crate::files::{ends_with, listed};
@@ -25,6 +27,9 @@ const CURATION: [&str; 3] = [
     "curation.models.device=cuda",
     "curation.models.captions=3",
 ];
+
+/// A caption on the device.
+const GENERATE: [&str; 5] = ["generate", "--image", "assets/sample.jpg", "--device", "cuda"];
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +93,9 @@ pub(crate) fn run(toolchain: &Toolchain, options: &Options) -> Result<bool, Stri
         println!("{capability}: {numbers}");
         passed &= numbers.are_exact();
     }
+    if let Some(&capability) = options.capabilities.first() {
+        passed &= kept::are_found_again(kept(&double, capability)?, kept(&double, capability)?)?;
+    }
     if let Some(file) = &options.counts {
         passed &= counts(&double)?.compare(file)?;
     }
@@ -110,14 +118,15 @@ fn row(capability: usize, kernels: &[Assembled], most_shared: u64) -> String {
 
 /// Every kernel of some steps of both stages, of writing and of curation on a card of this capability.
 fn kernels(double: &Double, capability: usize) -> Result<Vec<PathBuf>, String> {
-    let at = |name: &str| double.folder().join(format!("{name}-{capability}"));
     let text = |path: &Path| path.display().to_string();
     train(double, capability, "train", [STEPS; 2])?;
-    let (trained, exported) = (text(&run_folder(double, capability, "train")), text(&at("exported")));
-    let written = format!("curation.output={}", text(&at("curated")));
+    let trained = text(&run_folder(double, capability, "train"));
+    let exported = text(&exported(double, capability));
+    let curated = double.folder().join(format!("curated-{capability}"));
+    let written = format!("curation.output={}", text(&curated));
     let programs: [(&str, &[&str]); 3] = [
         ("export", &["checkpoint", "export", &trained, "--out", &exported]),
-        ("generate", &["generate", "--model", &exported, "--image", "assets/sample.jpg", "--device", "cuda"]),
+        ("generate", &[&GENERATE[..], &["--model", &exported]].concat()),
         (
             "curate",
             &["curate", "--config", "configs/curate-quickstart.toml", "--workers", "1", "--set", &written],
@@ -134,6 +143,20 @@ fn kernels(double: &Double, capability: usize) -> Result<Vec<PathBuf>, String> {
         finish(name, program)?;
     }
     modules(&double.folder().join(capability.to_string()))
+}
+
+/// Where [`kernels`] exports the model that it trained.
+fn exported(double: &Double, capability: usize) -> PathBuf {
+    double.folder().join(format!("exported-{capability}"))
+}
+
+/// A program that finds the kernels of the one before.
+fn kept(double: &Double, capability: usize) -> Result<Command, String> {
+    let mut program = double.run(&build::folder()?.join("blip2"), capability, "kept")?;
+    // What is written depends on what is read back.
+    program.env("CUDA_DOUBLE_COPIES", "drop");
+    program.args(GENERATE).arg("--model").arg(exported(double, capability));
+    Ok(program)
 }
 
 /// What one step of each stage asks of the driver: the difference of runs that differ in their number.

@@ -1,8 +1,6 @@
 use std::ops::Range;
-use std::time::Duration;
 
-use blip2_collective::{Exchange, Limits, Member, SumTree, World, deal_slots};
-use blip2_proto::transport::Transport;
+use blip2_collective::SumTree;
 use blip2_tensors::train::buckets::GradientBuckets;
 use blip2_tensors::train::flat::FlatLayout;
 use blip2_tensors::train::optimizer::{AdamW, Moments};
@@ -11,11 +9,9 @@ use burn::tensor::Device;
 use super::super::landing::{Beside, LandingPlan};
 use super::*;
 use crate::sum::next::NextBuffers;
+use crate::sum::test_members::TestMembers;
 
 const SLOTS: u32 = 8;
-/// A wait that ends by this alone does not end: what is wrong then is that a test hangs.
-const NEVER: Duration = Duration::from_secs(24 * 3600);
-
 fn parts() -> GradientBuckets {
     let layer = |index: usize| format!("Qformer.bert.encoder.layer.{index}.weight");
     let mut shapes: Vec<(String, Vec<usize>)> = (0..3).map(|index| (layer(index), vec![700])).collect();
@@ -64,30 +60,11 @@ fn unclipped() -> LandingPlan {
     }
 }
 
-struct Group {
-    runtime: tokio::runtime::Runtime,
-    exchanges: Vec<Exchange>,
-    world: Vec<Member>,
-}
+struct Group(TestMembers);
 
 impl Group {
     fn new(members: usize) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.unwrap();
-        let address = "127.0.0.1:0".parse().unwrap();
-        let bind = || Exchange::bind(address, "token".into(), Limits::default(), Transport::plain());
-        let exchanges: Vec<Exchange> = (0..members).map(|_| runtime.block_on(bind()).unwrap()).collect();
-        let slots = deal_slots(SLOTS, members).unwrap();
-        let world = exchanges.iter().zip(slots).enumerate().map(|(id, (exchange, slots))| Member {
-            id: id as u32,
-            address: exchange.local_addr().to_string(),
-            slots,
-        });
-        let world: Vec<Member> = world.collect();
-        for (rank, exchange) in exchanges.iter().enumerate() {
-            exchange.set_world(World { epoch: 1, rank, members: world.clone() });
-        }
-        Self { runtime, exchanges, world }
+        Self(TestMembers::new(members, SLOTS))
     }
 
     /// What member `rank` gets.
@@ -110,16 +87,9 @@ impl Group {
         parts: &GradientBuckets,
         fill: impl FnOnce(&mut Slots<'_>, Range<u32>) -> Result<()>,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let world = World { epoch: 1, rank, members: self.world.clone() };
-        let members = Peers {
-            exchange: &self.exchanges[rank],
-            runtime: self.runtime.handle(),
-            world: &world,
-            step: 0,
-            deadline: NEVER,
-        };
+        let members = self.0.peers(rank);
         let tree = SumTree::new(SLOTS).unwrap();
-        let own = self.world[rank].slots.clone();
+        let own = members.world.own().unwrap().slots.clone();
         let device = Device::flex();
         let plan = SumPlan { parts, tree, slots: own.clone(), overlap, device };
         let fill = |slots: &mut Slots<'_>, _: &mut Stopwatch| fill(slots, own);
@@ -193,7 +163,7 @@ fn an_abort_ends_all_parts_and_the_backward_pass() {
     // The other member never comes; its absence is not waited for.
     let result = group.sum(0, true, |slots, own| {
         fill(slots, own.clone())?;
-        group.exchanges[0].abort(1, "a member is lost");
+        group.0.exchanges[0].abort(1, "a member is lost");
         // Whatever is given after the reducer heard of it is refused.
         loop {
             slots.give(|sums| match &sums.target {

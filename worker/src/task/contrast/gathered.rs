@@ -2,10 +2,12 @@
 //! made of them.
 
 use blip2_collective::Received;
+use blip2_dataset::loader::SlotBatch;
 use blip2_model::objectives::contrast::GlobalBatch;
 use blip2_tensors::device::read_back;
 use burn::tensor::Tensor;
 use bytemuck::{cast_slice, cast_slice_mut};
+use bytes::Bytes;
 
 use super::model::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
@@ -21,45 +23,57 @@ pub(in crate::task) struct Gathered {
 }
 
 impl ContrastTask {
-    /// Gives the others the own slots' features, texts and image ids, and gets those of all slots.
-    pub(in crate::task) fn exchange_features(
+    /// Has the own slots encoded by `encode`, and gives all members the features, texts and image ids of each
+    /// while the next one is encoded, where parts of a step run beside each other; gets those of all slots.
+    /// What `encode` makes besides comes back.
+    pub(in crate::task) fn encode_and_gather<'a, T>(
         &self,
-        step: &Step<'_>,
-        slots: &[OpenSlot<'_>],
+        step: &Step<'a>,
         watch: &mut Stopwatch,
-    ) -> Result<Gathered> {
-        let peers = step.peers;
-        let by_ids = slots.iter().any(|slot| !slot.image_ids.is_empty());
-        let (own, read) = watch.time(|times| &mut times.to_host, || own_rows(slots))?;
-        watch.bytes.to_host += read;
-        watch.bytes.within_host += own.len() as u64;
-        let before = peers.sent();
-        let (all, gathered) = watch.time(
-            |times| &mut times.exchange,
-            || {
-                let buffers = peers.all_gather("features", own.into())?;
-                let gathered: usize = buffers.iter().map(Received::len).sum();
-                Ok::<_, WorkerError>((decode(self.no_rows(), by_ids, &buffers, step.batch_rows)?, gathered))
-            },
-        )?;
-        watch.bytes.within_host += gathered as u64;
+        mut encode: impl FnMut(&'a SlotBatch, &mut Stopwatch) -> Result<(OpenSlot<'a>, T)>,
+    ) -> Result<(Vec<(OpenSlot<'a>, T)>, Gathered)> {
+        let (peers, slots) = (step.peers, &step.batch.slots);
+        let (before, rounds) = (peers.sent(), peers.most_slots());
+        let beside = step.frozen.overlaps() && peers.world.members.len() > 1 && rounds > 1;
+        let (encoded, buffers) = if beside {
+            peers.gather_beside("features", rounds, watch, |giver, watch| {
+                let mut encode_and_give = |slot| {
+                    let (open, other) = encode(slot, watch)?;
+                    giver.give(packed(&[&open], watch)?)?;
+                    Ok((open, other))
+                };
+                slots.iter().map(&mut encode_and_give).collect::<Result<Vec<_>>>()
+            })?
+        } else {
+            let encoded = slots.iter().map(|slot| encode(slot, watch)).collect::<Result<Vec<_>>>()?;
+            let own = packed(&encoded.iter().map(|(open, _)| open).collect::<Vec<_>>(), watch)?;
+            let gather = || peers.all_gather("features", own);
+            (encoded, vec![watch.time(|times| &mut times.exchange, gather)?])
+        };
         watch.bytes.sent_features += peers.sent() - before;
-        Ok(all)
+        // By member and then by round: in the order of the slots.
+        let buffers: Vec<Received> = buffers.into_iter().flatten().collect();
+        watch.bytes.within_host += buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
+        let by_ids = encoded.iter().any(|(open, _)| !open.image_ids.is_empty());
+        let decode = || decode(self.no_rows(), by_ids, &buffers, step.batch_rows);
+        Ok((encoded, watch.time(|times| &mut times.exchange, decode)?))
     }
 }
 
-/// Features, texts and image ids of the own slots, as [`decode`] takes them, and how many bytes of it the
-/// device had; it is waited for once.
-fn own_rows(slots: &[OpenSlot<'_>]) -> Result<(Vec<u8>, u64)> {
+/// Features, texts and image ids of some slots, as [`decode`] takes them; the device is waited for once.
+fn packed(slots: &[&OpenSlot<'_>], watch: &mut Stopwatch) -> Result<Bytes> {
     let images = slots.iter().map(|slot| slot.forward.image_feats.clone().inner().flatten(0, 2));
     let texts = slots.iter().map(|slot| slot.forward.text_feat.clone().inner().flatten(0, 1));
-    let features = read_back::all_bytes(images.chain(texts).collect::<Vec<Tensor<1>>>())?;
+    let tensors = images.chain(texts).collect::<Vec<Tensor<1>>>();
+    let features = watch.time(|times| &mut times.to_host, || read_back::all_bytes(tensors))?;
     let ids = slots.iter().map(|slot| cast_slice(&slot.batch.ids));
     let mask = slots.iter().map(|slot| cast_slice(&slot.batch.mask));
     let image_ids = slots.iter().map(|slot| cast_slice(&slot.image_ids));
     let pieces = features.iter().map(|bytes| &bytes[..]).chain(ids).chain(mask).chain(image_ids);
-    let read = features.iter().map(|bytes| bytes.len() as u64).sum();
-    Ok((pieces.collect::<Vec<&[u8]>>().concat(), read))
+    let packed = pieces.collect::<Vec<&[u8]>>().concat();
+    watch.bytes.to_host += features.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+    watch.bytes.within_host += packed.len() as u64;
+    Ok(packed.into())
 }
 
 /// The batch of `rows` rows that the members' buffers hold, in slot order; `empty` has the sizes of a row,
@@ -105,8 +119,6 @@ fn decode(empty: GlobalBatch, by_ids: bool, buffers: &[Received], rows: usize) -
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn empty() -> GlobalBatch {

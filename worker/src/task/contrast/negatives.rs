@@ -2,13 +2,12 @@
 
 use blip2_model::objectives::contrast::{Contrast, Side};
 use blip2_random::KeyedRng;
-use burn::tensor::Tensor;
 
 use super::model::{ContrastTask, OpenSlot};
 use crate::error::{Result, WorkerError};
 use crate::sum::context::{Step, first_row};
-use crate::sum::feature_rows::{OwnFeatures, RowTraffic};
-use crate::sum::times::Stopwatch;
+use crate::sum::feature_rows::OwnFeatures;
+use crate::sum::row_rounds::RowLoans;
 
 /// The rows of the global batch that are negatives.
 pub(in crate::task) struct Negatives {
@@ -43,29 +42,20 @@ impl ContrastTask {
         Ok(Negatives { images, texts })
     }
 
-    /// For each own slot, the raw features of its rows' negative images, `[b, P, Dv]`. Rows that are
-    /// negatives elsewhere are pushed there.
-    pub(in crate::task) fn exchange_rows(
-        &self,
-        step: &Step<'_>,
+    /// Rows that are the negatives of others are pushed to who holds these, and come from there.
+    pub(in crate::task) fn row_loans<'a>(
+        step: &'a Step<'_>,
         slots: &[OpenSlot<'_>],
-        negatives: &Negatives,
-        watch: &mut Stopwatch,
-    ) -> Result<Vec<Tensor<3>>> {
-        let Some(first) = slots.first() else { return Ok(Vec::new()) };
-        let rows_per_slot = first.batch.samples.len();
-        let own = OwnFeatures::new(
-            first_row(first.batch),
-            slots.iter().map(|slot| slot.features.clone()).collect(),
-        );
-        let traffic = RowTraffic::of(&negatives.images, step.peers.world, rows_per_slot)?;
-        let borrowed = traffic.exchange(step.peers, &own, &step.frozen.device, watch)?;
-        let of_slot = |slot: &OpenSlot<'_>| {
-            let first = first_row(slot.batch);
-            let rows = &negatives.images[first..first + rows_per_slot];
-            let rows = rows.iter().map(|row| borrowed.or_own(*row, &own)).collect::<Result<Vec<_>>>()?;
-            Ok(Tensor::cat(rows, 0))
-        };
-        slots.iter().map(of_slot).collect()
+        negatives: &'a Negatives,
+    ) -> RowLoans<'a> {
+        let first = slots.first().map_or(0, |slot| first_row(slot.batch));
+        let features = slots.iter().map(|slot| slot.features.clone()).collect();
+        RowLoans {
+            peers: step.peers,
+            device: &step.frozen.device,
+            own: OwnFeatures::new(first, features),
+            needs: &negatives.images,
+            overlap: step.frozen.overlaps(),
+        }
     }
 }
