@@ -18,7 +18,7 @@ use serde_json::Value;
 pub(crate) const ACTIVATION_TOLERANCE: f64 = 5e-5;
 
 /// Largest difference of a gradient, relative to its norm.
-const GRADIENT_TOLERANCE: f64 = 1e-4;
+pub(crate) const GRADIENT_TOLERANCE: f64 = 1e-4;
 
 /// Largest difference, relative to its norm, of a gradient that is computed in another order.
 const SAME_TOLERANCE: f64 = 1e-6;
@@ -259,7 +259,8 @@ pub(crate) fn assert_relative(what: &str, name: &str, got: &[f32], want: &[f32])
     assert_within(GRADIENT_TOLERANCE, what, name, got, want);
 }
 
-fn assert_within(tolerance: f64, what: &str, name: &str, got: &[f32], want: &[f32]) {
+/// Compares a gradient: `tolerance` is relative to its norm.
+pub(crate) fn assert_within(tolerance: f64, what: &str, name: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}: {name}");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let size = norm(&mut want.iter().map(|value| f64::from(*value)));

@@ -20,12 +20,18 @@ use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use serde_json::Value;
 
 use crate::fixture::{
-    ACTIVATION_TOLERANCE, Fixture, Tensors, assert_close, assert_relative, cases, device, largest_difference,
+    ACTIVATION_TOLERANCE, Fixture, GRADIENT_TOLERANCE, Tensors, assert_close, assert_within, cases, device,
+    is_cpu, largest_difference,
 };
 use crate::huggingface::{GoldenTexts, ids};
 
 /// Largest difference of a row's loss, which is a sum over tokens.
 const LOSS_TOLERANCE: f64 = 2e-5;
+
+/// How much further from the reference the case with T5 may be on other devices than on the CPU. Its scores
+/// are not scaled, so that its softmax passes on what `exp` rounds: the CPU's logits, of 3.4 at most, are
+/// 2.3e-5 from the reference's, those of a driver whose `exp` is good to 1e-6 are 7.0e-5.
+const T5_ON_DEVICES: f64 = 2.0;
 
 struct Case {
     fixture: Fixture,
@@ -121,6 +127,11 @@ impl Case {
     }
 
     /// Compares with all gradients that the fixture has of an objective; all of them have a tensor.
+    /// How much further from the reference this may be than on the CPU.
+    fn slack(&self) -> f64 {
+        if is_cpu() || !self.language.is_encoder_decoder() { 1.0 } else { T5_ON_DEVICES }
+    }
+
     fn assert_gradients(&self, objective: &str, got: &[f32]) {
         let prefix = format!("grad.{objective}.");
         let what = format!("{} {objective}", self.fixture.name());
@@ -129,7 +140,8 @@ impl Case {
             let spellings = NameStyle::hugging_face().spellings(&tensor.name);
             let find = |spelling: &String| self.golden.find(&format!("{prefix}{spelling}"));
             let Some(want) = spellings.iter().find_map(find) else { continue };
-            assert_relative(&what, &tensor.name, &got[tensor.range()], &want);
+            let tolerance = self.slack() * GRADIENT_TOLERANCE;
+            assert_within(tolerance, &what, &tensor.name, &got[tensor.range()], &want);
             compared += 1;
         }
         let wanted = self.golden.names().into_iter().filter(|name| name.starts_with(&prefix)).count();
@@ -182,7 +194,8 @@ fn queries_beside_a_question_and_what_the_language_model_makes_of_them() {
             rows.flat_map(|(_, row)| row.iter().copied()).collect()
         };
         let difference = largest_difference(&counted(&floats(logits).unwrap()), &counted(&want));
-        assert!(difference < ACTIVATION_TOLERANCE, "{}: logits differ by {difference}", case.fixture.name());
+        let allowed = case.slack() * ACTIVATION_TOLERANCE;
+        assert!(difference < allowed, "{}: logits differ by {difference}", case.fixture.name());
     }
 }
 

@@ -11,6 +11,10 @@ use super::toolchain::Toolchain;
 use crate::files::{executable, take};
 use crate::repository;
 
+/// Tests that need no device: of the comparison itself, of models in fewer bits, which are the processor's,
+/// and of numbers of the host.
+const WITHOUT_DEVICE: [&str; 3] = ["fixture::", "narrow::", "retrieval::learning_rates_shrink"];
+
 /// Builds the tests into the folder of the binary; where they lie.
 pub(crate) fn build(toolchain: &Toolchain) -> Result<PathBuf, String> {
     let mut cargo = repository::cargo();
@@ -45,8 +49,8 @@ pub(crate) fn fail_on_double(toolchain: &Toolchain) -> Result<bool, String> {
     let scratch = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
     let double = Double::new(toolchain, scratch.path().to_path_buf())?;
     let mut tests = double.run(&golden, 90, "golden")?;
-    // The comparison's own test needs no device.
-    tests.args(["--test-threads=1", "--skip", "fixture::"]).env("BLIP2_TEST_DEVICE", "cuda");
+    tests.arg("--test-threads=1").env("BLIP2_TEST_DEVICE", "cuda");
+    tests.args(WITHOUT_DEVICE.iter().flat_map(|name| ["--skip", name]));
     tests.env("BLIP2_GOLDEN_DIR", repository::workspace().join("tests/golden"));
     let output = tests.output().map_err(|error| format!("{}: {error}", golden.display()))?;
     let text = said(&output);
