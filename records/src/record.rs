@@ -51,8 +51,8 @@ pub struct StepRecord {
     /// Bytes of a card's memory held by the worker that held most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_bytes: Option<u64>,
-    /// Kernels that the worker which compiled most compiled for the step; the warm-up's are with the first
-    /// step's.
+    /// Kernels that were launched for the first time in the step, compiled or found on disk, by the worker
+    /// that launched most of them; the warm-up's are with the first step's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels_compiled: Option<u32>,
     /// Seconds of the run up to this commit, by what they were spent on.

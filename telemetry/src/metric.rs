@@ -134,7 +134,7 @@ metrics! {
     SESSIONS_TOTAL: Counter "sessions_total" [];
     /// Bytes of the device's memory: of tensors, held by this worker, in use by whatever process
     DEVICE_MEMORY_BYTES: Gauge "device_memory_bytes" ["kind"];
-    /// Kernels that were compiled for this worker's steps
+    /// Kernels that this worker's steps launched for the first time: compiled, or found on disk
     KERNELS_COMPILED_TOTAL: Counter "kernels_compiled_total" [];
 
     /// Tasks of a curation or units of an evaluation, by state: all, done, leased

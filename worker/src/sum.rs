@@ -5,8 +5,9 @@
 //! [`Slots`](reduction::Slots), which adds them up bucket by bucket (here called parts) over the own slots
 //! and with the peers; [`Landing`](landing::Landing) makes of each sum what the step leads to, the
 //! [`NextState`](next::NextState). Beside that way are the raw features that members lend each other
-//! (`feature_rows`, `row_rounds`), what held-out rows come to (`unit_buffers`), who is to blame for a value that is not
-//! finite (`odd_slots`), and what all of it costs (`times`, `traffic`).
+//! (`feature_rows`, `row_rounds`), buffers that all give to all (`gathering`), what held-out rows come to
+//! (`unit_buffers`), who is to blame for a value that is not finite (`odd_slots`), and what all of it costs
+//! (`times`, `traffic`).
 
 pub(crate) mod context;
 pub(crate) mod feature_rows;

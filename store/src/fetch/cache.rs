@@ -86,8 +86,8 @@ struct EntryFile {
     changed: SystemTime,
 }
 
-/// The folder of what this machine's user keeps between processes: the one that [`CACHE_VARIABLE`] names, else
-/// `blip2` in the user's cache folder.
+/// The folder of what this machine's user keeps between processes: the one that [`CACHE_VARIABLE`] names,
+/// else `blip2` in the user's cache folder.
 pub fn cache_folder() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || variable("HOME").map(|home| home.join(".cache"));

@@ -1,5 +1,6 @@
 //! Kernels that this process had to make: each is compiled when it is first launched, which takes a tenth of
-//! a second and more, so that a step in which many are made takes long.
+//! a second and more, so that a step in which many are made takes long; or it is found on disk, where an
+//! earlier process has compiled it.
 
 #[cfg(feature = "cube")]
 use std::collections::BTreeSet;

@@ -227,7 +227,9 @@ impl DeviceName {
         decided.check_parts()?;
         super::queue::share();
         #[cfg(feature = "cube")]
-        super::kernel_cache::begin(tf32);
+        if decided != Self::Cpu {
+            super::kernel_cache::begin(tf32);
+        }
         let unusable = |reason: String| DeviceError::NotPresent { name: self, reason };
         let device = decided.device().ok_or_else(|| unusable("it was found and then no more".into()))?;
         match narrowed(&device, tf32).map_err(unusable)? {
