@@ -10,15 +10,23 @@ const COMPILER: &str = "warn,cubecl_cuda=trace";
 const COMPILED: &str = "Compiling kernel";
 const FOUND: &str = "Using PTX cache";
 
-/// Runs the same program twice, `program` and `again`, with one folder of kernels: whether the first compiled
-/// them all, and the second none.
+/// Whether these are the counts of a process and the next one, which found what the first compiled. A few
+/// kernels of either may be others: which rows are taken, and with them how they are aligned, depends on what
+/// is read back, and that is no value on the double.
+fn is_found_again([first, none]: [usize; 2], [again, found]: [usize; 2]) -> bool {
+    none == 0 && first > 10 && 10 * again < first && 10 * found > 9 * first
+}
+
+/// Runs the same program twice, `program` and `again`, with one folder of kernels: whether the second finds
+/// what the first compiled.
 pub(super) fn are_found_again(mut program: Command, mut again: Command) -> Result<bool, String> {
-    let ([first, none], [nothing, second]) = (traced(&mut program)?, traced(&mut again)?);
-    let kept = first > 0 && (none, nothing) == (0, 0) && second == first;
+    let counts = [traced(&mut program)?, traced(&mut again)?];
+    let kept = is_found_again(counts[0], counts[1]);
+    let [[first, none], [again, found]] = counts;
     let word = if kept { "passed" } else { "FAILED" };
     eprintln!(
-        "{word} kernels on disk: one process compiled {first} and found {none}, the next compiled {nothing} and \
-         found {second}"
+        "{word} kernels on disk: one process compiled {first} and found {none}, the next compiled {again} and \
+         found {found}"
     );
     Ok(kept)
 }
@@ -32,4 +40,20 @@ fn traced(program: &mut Command) -> Result<[usize; 2], String> {
         return Err(format!("{name} on the driver's double ended with {}:\n{said}", output.status));
     }
     Ok([COMPILED, FOUND].map(|words| said.matches(words).count()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_process_finds_nearly_all_and_the_first_none() {
+        assert!(is_found_again([165, 0], [0, 165]));
+        assert!(is_found_again([165, 0], [1, 164]));
+        for (first, next) in
+            [([165, 0], [165, 0]), ([165, 0], [20, 145]), ([100, 65], [0, 165]), ([0, 0], [0, 0])]
+        {
+            assert!(!is_found_again(first, next), "{first:?} {next:?}");
+        }
+    }
 }

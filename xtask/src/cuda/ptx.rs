@@ -28,8 +28,9 @@ const CURATION: [&str; 3] = [
     "curation.models.captions=3",
 ];
 
-/// A caption on the device.
-const GENERATE: [&str; 5] = ["generate", "--image", "assets/sample.jpg", "--device", "cuda"];
+/// A step on the device.
+const STEP: [&str; 9] =
+    ["bench", "step", "--preset", "stage1-quickstart", "--batch", "8", "--steps", "1", "--device=cuda"];
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,15 +119,15 @@ fn row(capability: usize, kernels: &[Assembled], most_shared: u64) -> String {
 
 /// Every kernel of some steps of both stages, of writing and of curation on a card of this capability.
 fn kernels(double: &Double, capability: usize) -> Result<Vec<PathBuf>, String> {
+    let at = |name: &str| double.folder().join(format!("{name}-{capability}"));
     let text = |path: &Path| path.display().to_string();
     train(double, capability, "train", [STEPS; 2])?;
     let trained = text(&run_folder(double, capability, "train"));
-    let exported = text(&exported(double, capability));
-    let curated = double.folder().join(format!("curated-{capability}"));
-    let written = format!("curation.output={}", text(&curated));
+    let exported = text(&at("exported"));
+    let written = format!("curation.output={}", text(&at("curated")));
     let programs: [(&str, &[&str]); 3] = [
         ("export", &["checkpoint", "export", &trained, "--out", &exported]),
-        ("generate", &[&GENERATE[..], &["--model", &exported]].concat()),
+        ("generate", &["generate", "--model", &exported, "--image", "assets/sample.jpg", "--device", "cuda"]),
         (
             "curate",
             &["curate", "--config", "configs/curate-quickstart.toml", "--workers", "1", "--set", &written],
@@ -145,17 +146,10 @@ fn kernels(double: &Double, capability: usize) -> Result<Vec<PathBuf>, String> {
     modules(&double.folder().join(capability.to_string()))
 }
 
-/// Where [`kernels`] exports the model that it trained.
-fn exported(double: &Double, capability: usize) -> PathBuf {
-    double.folder().join(format!("exported-{capability}"))
-}
-
 /// A program that finds the kernels of the one before.
 fn kept(double: &Double, capability: usize) -> Result<Command, String> {
     let mut program = double.run(&build::folder()?.join("blip2"), capability, "kept")?;
-    // What is written depends on what is read back.
-    program.env("CUDA_DOUBLE_COPIES", "drop");
-    program.args(GENERATE).arg("--model").arg(exported(double, capability));
+    program.env("CUDA_DOUBLE_COPIES", "drop").args(STEP);
     Ok(program)
 }
 
