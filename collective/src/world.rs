@@ -42,6 +42,11 @@ impl World {
     pub fn peers(&self) -> impl Iterator<Item = (usize, &Member)> {
         self.members.iter().enumerate().filter(|(rank, _)| *rank != self.rank)
     }
+
+    /// The most slots that a member has.
+    pub fn most_slots(&self) -> usize {
+        self.members.iter().map(|member| member.slots.len()).max().unwrap_or(0)
+    }
 }
 
 /// Deals `slots` (a power of two) to `members` in contiguous ranges, in member order.

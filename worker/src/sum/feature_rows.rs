@@ -15,7 +15,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use bytes::Bytes;
 
 use super::peers::Peers;
-use super::row_buffers::{OnHost, RowNumber, RowUse, numbered, read_numbers, uses};
+use super::row_buffers::{OnHost, RowUse, numbered, numbered_bytes, outgoing_bytes, read_numbers, uses};
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
 
@@ -29,7 +29,7 @@ pub(super) struct RowTraffic {
 }
 
 /// By rank, ascending.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Round {
     /// Own rows that another member needs.
     lent: Vec<Vec<usize>>,
@@ -45,8 +45,7 @@ impl RowTraffic {
     /// A row in no member's slots.
     pub(super) fn of(needs: &[usize], world: &World, rows_per_slot: usize) -> Result<Self> {
         let none = vec![Vec::new(); world.members.len()];
-        let most = world.members.iter().map(|member| member.slots.len()).max().unwrap_or(0);
-        let mut rounds = vec![Round { lent: none.clone(), due: none }; most];
+        let mut rounds = vec![Round { lent: none.clone(), due: none }; world.most_slots()];
         let mut on_the_way = BTreeSet::new();
         for RowUse { needed, user, owner, round, .. } in uses(needs, world, rows_per_slot)? {
             if owner == user || !on_the_way.insert((user, needed)) {
@@ -112,7 +111,7 @@ pub(super) struct PackedRound {
 impl PackedRound {
     /// Bytes that are sent.
     pub(super) fn bytes(&self) -> u64 {
-        self.outgoing.iter().flatten().map(|piece| piece.len() as u64).sum()
+        outgoing_bytes(&self.outgoing)
     }
 
     /// Whether this member has nothing to send or to wait for.
@@ -129,8 +128,7 @@ impl PackedRound {
             let buffers = self.due.iter().map(|_| Received::default()).collect();
             return Ok(ArrivedRound { rows: self.due, buffers });
         }
-        let due_bytes = |rows: &Vec<usize>| (rows.len() * (size_of::<RowNumber>() + self.row_bytes)) as u64;
-        let due: Vec<u64> = self.due.iter().map(due_bytes).collect();
+        let due: Vec<u64> = self.due.iter().map(|rows| numbered_bytes(rows.len(), self.row_bytes)).collect();
         let tag = format!("{ROWS} {}", self.number);
         let buffers = peers.all_to_all(&tag, &self.outgoing, &due)?;
         Ok(ArrivedRound { rows: self.due, buffers })

@@ -29,11 +29,6 @@ impl Giver {
 }
 
 impl Peers<'_> {
-    /// The most slots that a member has.
-    pub(crate) fn most_slots(&self) -> usize {
-        self.world.members.iter().map(|member| member.slots.len()).max().unwrap_or(0)
-    }
-
     /// Does `work`, which gives a buffer as soon as it has one, and gathers those of all members meanwhile:
     /// of each by its rank, one for each of `rounds`, empty where a member gave fewer.
     ///
@@ -99,7 +94,7 @@ mod tests {
         let gather = |rank: usize| {
             let peers = group.peers(rank);
             let slots = peers.world.own().unwrap().slots.clone();
-            let rounds = peers.most_slots();
+            let rounds = peers.world.most_slots();
             let give = |giver: &mut Giver, _: &mut Stopwatch| {
                 slots.clone().try_for_each(|slot| giver.give(Bytes::from(vec![slot as u8; 3])))
             };

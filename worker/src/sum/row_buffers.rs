@@ -52,6 +52,16 @@ pub(super) fn numbered(rows: &[usize], values: impl Iterator<Item = Bytes>) -> V
     pieces.filter(|piece| !piece.is_empty()).collect()
 }
 
+/// The bytes of a buffer of `rows` rows, whose values have `row_bytes` each.
+pub(super) fn numbered_bytes(rows: usize, row_bytes: usize) -> u64 {
+    (rows * (size_of::<RowNumber>() + row_bytes)) as u64
+}
+
+/// The bytes of the pieces that go to all members.
+pub(super) fn outgoing_bytes(outgoing: &[Vec<Bytes>]) -> u64 {
+    outgoing.iter().flatten().map(|piece| piece.len() as u64).sum()
+}
+
 /// Reads the numbers before the values of `rows`: the first that is another, and the one that it should be.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use bytes::Bytes;
 
 use super::peers::Peers;
-use super::row_buffers::{OnHost, RowNumber, RowUse, numbered, read_numbers, uses};
+use super::row_buffers::{OnHost, RowUse, numbered, numbered_bytes, outgoing_bytes, read_numbers, uses};
 use super::times::Stopwatch;
 use crate::error::{Result, WorkerError};
 
@@ -68,9 +68,8 @@ impl WayHome {
         let Some([_, positions, width]) = shape else { return Ok(here) };
         let row_bytes = size_of::<f32>() * positions * width;
         let outgoing = self.outgoing(leaving, row_bytes, watch)?;
-        let due: Vec<u64> =
-            self.due.iter().map(|rows| (rows.len() * (size_of::<RowNumber>() + row_bytes)) as u64).collect();
-        watch.bytes.sent_rows += outgoing.iter().flatten().map(|piece| piece.len() as u64).sum::<u64>();
+        let due: Vec<u64> = self.due.iter().map(|rows| numbered_bytes(rows.len(), row_bytes)).collect();
+        watch.bytes.sent_rows += outgoing_bytes(&outgoing);
         let all =
             watch.time(|times| &mut times.exchange, || peers.all_to_all(ROW_GRADIENTS, &outgoing, &due))?;
         for ((member, buffer), rows) in peers.world.members.iter().zip(&all).zip(&self.due) {

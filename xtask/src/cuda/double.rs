@@ -59,11 +59,11 @@ impl Double {
     }
 }
 
-/// Runs a program to its end.
-pub(crate) fn finish(name: &str, mut program: Command) -> Result<(), String> {
+/// Runs a program to its end; what it said.
+pub(crate) fn finish(name: &str, mut program: Command) -> Result<String, String> {
     let output = program.output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(said(&output));
     }
     Err(format!("{name} on the driver's double ended with {}:\n{}", output.status, said(&output)))
 }

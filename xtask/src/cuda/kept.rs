@@ -1,9 +1,8 @@
 //! Kernels on disk: what a process compiled, the next one finds.
 
-use std::path::Path;
 use std::process::Command;
 
-use super::build::said;
+use super::double::finish;
 
 /// The compiler of a card's kernels, which says in the log whether it compiles one or has found it.
 const COMPILER: &str = "warn,cubecl_cuda=trace";
@@ -19,8 +18,8 @@ fn is_found_again([first, none]: [usize; 2], [again, found]: [usize; 2]) -> bool
 
 /// Runs the same program twice, `program` and `again`, with one folder of kernels: whether the second finds
 /// what the first compiled.
-pub(super) fn are_found_again(mut program: Command, mut again: Command) -> Result<bool, String> {
-    let counts = [traced(&mut program)?, traced(&mut again)?];
+pub(super) fn are_found_again(program: Command, again: Command) -> Result<bool, String> {
+    let counts = [traced(program)?, traced(again)?];
     let kept = is_found_again(counts[0], counts[1]);
     let [[first, none], [again, found]] = counts;
     let word = if kept { "passed" } else { "FAILED" };
@@ -32,13 +31,9 @@ pub(super) fn are_found_again(mut program: Command, mut again: Command) -> Resul
 }
 
 /// How many kernels a program compiled and how many it found.
-fn traced(program: &mut Command) -> Result<[usize; 2], String> {
-    let name = Path::new(program.get_program()).display().to_string();
-    let output = program.env("BLIP2_LOG", COMPILER).output().map_err(|error| format!("{name}: {error}"))?;
-    let said = said(&output);
-    if !output.status.success() {
-        return Err(format!("{name} on the driver's double ended with {}:\n{said}", output.status));
-    }
+fn traced(mut program: Command) -> Result<[usize; 2], String> {
+    program.env("BLIP2_LOG", COMPILER);
+    let said = finish("a step", program)?;
     Ok([COMPILED, FOUND].map(|words| said.matches(words).count()))
 }
 

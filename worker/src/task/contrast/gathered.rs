@@ -33,7 +33,7 @@ impl ContrastTask {
         mut encode: impl FnMut(&'a SlotBatch, &mut Stopwatch) -> Result<(OpenSlot<'a>, T)>,
     ) -> Result<(Vec<(OpenSlot<'a>, T)>, Gathered)> {
         let (peers, slots) = (step.peers, &step.batch.slots);
-        let (before, rounds) = (peers.sent(), peers.most_slots());
+        let (before, rounds) = (peers.sent(), peers.world.most_slots());
         let beside = step.frozen.overlaps() && peers.world.members.len() > 1 && rounds > 1;
         let (encoded, buffers) = if beside {
             peers.gather_beside("features", rounds, watch, |giver, watch| {
