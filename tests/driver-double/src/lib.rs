@@ -13,6 +13,9 @@
 //! | `CUDA_DOUBLE_COPIES` | `drop`: what the host sends is dropped and memory stays zero. Otherwise what one buffer left is read as another's numbers, and may be no number | copies are made |
 
 mod driver;
+mod execution;
 mod memory;
+mod program;
 mod record;
 mod settings;
+mod translation;

@@ -105,6 +105,12 @@ impl Record {
         self.peak_bytes = self.peak_bytes.max(self.bytes_in_use);
     }
 
+    /// Start and bytes of the allocation in which `address` lies, if one does.
+    pub(crate) fn allocation(&self, address: usize) -> Option<(usize, usize)> {
+        let (start, bytes) = self.in_use.range(..=address).next_back()?;
+        (address - start < *bytes).then_some((*start, *bytes))
+    }
+
     /// The size of what was allocated at `address` and is free now.
     pub(crate) fn freed(&mut self, address: usize) -> Option<usize> {
         let bytes = self.in_use.remove(&address)?;

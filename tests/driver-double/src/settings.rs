@@ -9,6 +9,8 @@ pub(crate) static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
     capability: number("CUDA_DOUBLE_CAPABILITY", 90),
     devices: number("CUDA_DOUBLE_DEVICES", 1),
     memory: number("CUDA_DOUBLE_MEMORY", 80 << 30),
+    compiled: std::env::var_os("CUDA_DOUBLE_COMPILED").map(PathBuf::from),
+    reversed: std::env::var_os("CUDA_DOUBLE_ORDER").is_some_and(|value| value == "reversed"),
     keeps_copies: std::env::var_os("CUDA_DOUBLE_COPIES").is_none_or(|value| value != "drop"),
 });
 
@@ -20,6 +22,10 @@ pub(crate) struct Settings {
     pub(crate) devices: usize,
     /// Bytes of a card.
     pub(crate) memory: usize,
+    /// Where kernels lie that the host's compiler has compiled; without it they do nothing.
+    pub(crate) compiled: Option<PathBuf>,
+    /// Whether threads and blocks run in reverse.
+    pub(crate) reversed: bool,
     /// Whether what the host sends arrives.
     pub(crate) keeps_copies: bool,
 }

@@ -1,0 +1,478 @@
+//! One instruction of PTX as a statement of C.
+
+use super::syntax::{Guard, Instruction, Operand};
+
+/// The instruction in C.
+pub(crate) fn in_c(instruction: &Instruction<'_>) -> Result<String, String> {
+    let Instruction { guard, opcode, operands } = instruction;
+    let unknown = || format!("the instruction `{}` of {operands:?} is not known", opcode.join("."));
+    let statement = flow(opcode, operands)
+        .or_else(|| matrix(opcode, operands))
+        .or_else(|| memory(opcode, operands))
+        .or_else(|| moved(opcode, operands))
+        .or_else(|| carried(opcode, operands))
+        .or_else(|| calculated(opcode, operands))
+        .ok_or_else(unknown)?;
+    Ok(match guard {
+        None => statement,
+        Some(Guard { negated, predicate }) => {
+            let not = if *negated { "!" } else { "" };
+            format!("if ({not}{}) {{ {statement} }}", name(predicate).ok_or_else(unknown)?)
+        }
+    })
+}
+
+/// Jumps, ends and waits.
+fn flow(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
+    Some(match (opcode, operands) {
+        (["bra"] | ["bra", "uni"], [Operand::Value(label)]) => format!("goto {};", label.strip_prefix('$')?),
+        (["ret"] | ["exit"], []) => "return;".into(),
+        (["bar", "sync"], [Operand::Value("0")]) => "t->wait(t, WAIT_FOR_BLOCK);".into(),
+        (["bar", "warp", "sync"], [Operand::Value("-1")]) => "t->wait(t, WAIT_FOR_WARP);".into(),
+        _ => return None,
+    })
+}
+
+/// Loads and stores.
+fn memory(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
+    let (direction, space, rest) = match opcode {
+        [direction @ ("ld" | "st"), space, rest @ ..] => (*direction, *space, rest),
+        _ => return None,
+    };
+    let (number, bits) = match rest {
+        ["nc", bits] | [bits] => (1, *bits),
+        ["nc", "v2", bits] | ["v2", bits] => (2, *bits),
+        ["nc", "v4", bits] | ["v4", bits] => (4, *bits),
+        _ => return None,
+    };
+    let bits: usize = bits.strip_prefix(['b', 'u'])?.parse().ok()?;
+    let bytes = bits / 8;
+    let (values, base, offset) = match (direction, operands) {
+        ("ld", [values, Operand::Address { base, offset }])
+        | ("st", [Operand::Address { base, offset }, values]) => (values, base, offset),
+        _ => return None,
+    };
+    let values = match values {
+        Operand::Value(value) => std::slice::from_ref(value),
+        Operand::Vector(values) => values,
+        Operand::Address { .. } => return None,
+    };
+    if values.len() != number {
+        return None;
+    }
+    let address = format!("{} + ({offset})", name(base)?);
+    let checked = match space {
+        "global" | "shared" | "local" => format!("{space}(t, {address}, {})", number * bytes),
+        "param" if direction == "ld" => address,
+        _ => return None,
+    };
+    let each = values.iter().enumerate().map(|(place, value)| {
+        let at = format!("at + {}", place * bytes);
+        Some(match direction {
+            "ld" => format!("{} = load_{bits}({at});", name(value)?),
+            _ => format!("store_{bits}({at}, {});", operand(value, &format!("b{bits}"))?),
+        })
+    });
+    Some(format!("{{ uint64_t at = {checked}; {} }}", each.collect::<Option<Vec<_>>>()?.join(" ")))
+}
+
+/// `mov`, which also takes registers together and apart.
+fn moved(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
+    let ["mov", of] = opcode else { return None };
+    let bits: usize = of.strip_prefix(['b', 'u', 's', 'f'])?.parse().ok()?;
+    Some(match operands {
+        [Operand::Value(target), Operand::Value(source)] => {
+            format!("{} = {};", name(target)?, operand(source, &format!("b{bits}"))?)
+        }
+        [Operand::Value(target), Operand::Vector(parts)] => {
+            let each = bits / parts.len();
+            let parts = parts.iter().enumerate().map(|(place, part)| {
+                Some(format!("(uint{bits}_t){} << {}", operand(part, &format!("b{each}"))?, place * each))
+            });
+            format!("{} = {};", name(target)?, parts.collect::<Option<Vec<_>>>()?.join(" | "))
+        }
+        [Operand::Vector(parts), Operand::Value(source)] => {
+            let each = bits / parts.len();
+            let source = operand(source, &format!("b{bits}"))?;
+            let parts = parts.iter().enumerate().map(|(place, part)| {
+                Some(format!("{} = (uint{each}_t)(whole >> {});", name(part)?, place * each))
+            });
+            format!("{{ uint{bits}_t whole = {source}; {} }}", parts.collect::<Option<Vec<_>>>()?.join(" "))
+        }
+        _ => return None,
+    })
+}
+
+/// Products and sums of more than 32 bits, part by part.
+fn carried(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
+    let [Operand::Value(target), Operand::Value(a), Operand::Value(b), Operand::Value(c)] = operands else {
+        return None;
+    };
+    let target = name(target)?;
+    let [a, b, c] = [a, b, c].map(|source| operand(source, "u32"));
+    let (a, b, c) = (a?, b?, c?);
+    match opcode {
+        ["mad", "lo", "cc", "u32"] => Some(format!(
+            "{{ uint64_t whole = (uint64_t)({a} * {b}) + {c}; carry = whole >> 32; {target} = (uint32_t)whole; }}"
+        )),
+        ["madc", "hi", "u32"] => {
+            Some(format!("{target} = (uint32_t)(((uint64_t){a} * {b} >> 32) + {c} + carry);"))
+        }
+        _ => None,
+    }
+}
+
+/// What makes one value of up to three.
+fn calculated(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
+    let (target, sources) = operands.split_first()?;
+    let Operand::Value(target) = target else { return None };
+    let sources = sources.iter().map(|source| match source {
+        Operand::Value(source) => Some(*source),
+        _ => None,
+    });
+    let sources = sources.collect::<Option<Vec<_>>>()?;
+    let (made, value) = comparison(opcode, &sources)
+        .or_else(|| conversion(opcode, &sources))
+        .or_else(|| floats(opcode, &sources))
+        .or_else(|| integers(opcode, &sources))?;
+    Some(format!("{} = {};", name(target)?, bits_of(&made, &value)?))
+}
+
+type Made = (String, String);
+
+fn comparison(opcode: &[&str], sources: &[&str]) -> Option<Made> {
+    match (opcode, sources) {
+        (["setp", relation, of], [a, b]) => {
+            let (a, b) = (operand(a, of)?, operand(b, of)?);
+            let ordered = |sign: &str| format!("{a} {sign} {b}");
+            // With a `u` it holds as well where one side is no number.
+            let unordered = |opposite: &str| format!("!({a} {opposite} {b})");
+            let float = matches!(*of, "f32" | "bf16");
+            let text = match (*relation, float) {
+                ("eq", _) => ordered("=="),
+                ("lt", _) => ordered("<"),
+                ("le", _) => ordered("<="),
+                ("gt", _) => ordered(">"),
+                ("ge", _) => ordered(">="),
+                ("ne", false) | ("neu", true) => ordered("!="),
+                ("ltu", true) => unordered(">="),
+                ("leu", true) => unordered(">"),
+                ("gtu", true) => unordered("<="),
+                ("geu", true) => unordered("<"),
+                ("equ", true) => format!("!({a} < {b} || {a} > {b})"),
+                ("num", true) => format!("({a} == {a} && {b} == {b})"),
+                ("nan", true) => format!("({a} != {a} || {b} != {b})"),
+                _ => return None,
+            };
+            Some(("pred".into(), text))
+        }
+        (["selp", of], [a, b, predicate]) => {
+            // Bits are chosen, not numbers.
+            let of = format!("b{}", of.trim_start_matches(char::is_alphabetic));
+            let text = format!("({} ? {} : {})", name(predicate)?, operand(a, &of)?, operand(b, &of)?);
+            Some((of, text))
+        }
+        _ => None,
+    }
+}
+
+fn conversion(opcode: &[&str], sources: &[&str]) -> Option<Made> {
+    let made = |of: &str, text: String| Some((of.to_owned(), text));
+    match (opcode, sources) {
+        (["cvt", "rn", "bf16x2", "f32"], [high, low]) => {
+            made("b32", format!("bf16_pair({}, {})", operand(high, "f32")?, operand(low, "f32")?))
+        }
+        (["cvt", "rn", "bf16", "f32"], [a]) => made("bf16", operand(a, "f32")?),
+        (["cvt", "f32", "bf16"], [a]) => made("f32", operand(a, "bf16")?),
+        (["cvt", "rna", "tf32", "f32"], [a]) => made("b32", format!("tf32_bits({})", operand(a, "f32")?)),
+        (["cvt", "sat", "f32", "f32"], [a]) => made("f32", format!("saturated({})", operand(a, "f32")?)),
+        (["cvt", rounding, of @ ("f32" | "s32" | "u32"), "f32"], [a]) if whole(rounding).is_some() => {
+            let whole = format!("{}({})", whole(rounding)?, operand(a, "f32")?);
+            made(of, if *of == "f32" { whole } else { format!("{of}_of_f32({whole})") })
+        }
+        (["cvt", "rn", "f32", from], [a]) if is_integer(from) || *from == "f64" => {
+            made("f32", format!("(float){}", operand(a, from)?))
+        }
+        (["cvt", "rn", "f64", from], [a]) if is_integer(from) => {
+            made("f64", format!("(double){}", operand(a, from)?))
+        }
+        (["cvt", to, from], [a]) if is_integer(to) && is_integer(from) => made(to, operand(a, from)?),
+        (["cvta", "shared" | "global" | "local", "u64"], [a])
+        | (["cvta", "to", "shared" | "global" | "local", "u64"], [a]) => made("u64", operand(a, "u64")?),
+        _ => None,
+    }
+}
+
+/// The function that rounds to a whole number.
+fn whole(rounding: &str) -> Option<&'static str> {
+    match rounding {
+        "rni" => Some("rintf"),
+        "rzi" => Some("truncf"),
+        "rmi" => Some("floorf"),
+        "rpi" => Some("ceilf"),
+        _ => None,
+    }
+}
+
+fn floats(opcode: &[&str], sources: &[&str]) -> Option<Made> {
+    let values = |of: &str| sources.iter().map(|source| operand(source, of)).collect::<Option<Vec<_>>>();
+    if let (["add" | "sub" | "mul" | "fma" | "max" | "min", .., "bf16x2"], _) = (opcode, sources) {
+        return bf16_pairs(opcode[0], sources);
+    }
+    let (of, values) = match opcode.last() {
+        Some(&of @ ("f32" | "bf16" | "f64")) => (of, values(of)?),
+        _ => return None,
+    };
+    let text = match (opcode, &values[..]) {
+        (["add", ..], [a, b]) => format!("{a} + {b}"),
+        (["sub", ..], [a, b]) => format!("{a} - {b}"),
+        (["mul", ..], [a, b]) => format!("{a} * {b}"),
+        (["div", "rn", _], [a, b]) => format!("{a} / {b}"),
+        (["fma", "rn", _], [a, b, c]) => format!("fmaf({a}, {b}, {c})"),
+        (["fma", "rm", _], [a, b, c]) => format!("fma_down({a}, {b}, {c})"),
+        (["max", _], [a, b]) => format!("fmaxf({a}, {b})"),
+        (["min", _], [a, b]) => format!("fminf({a}, {b})"),
+        // The sign is that of the first.
+        (["copysign", _], [a, b]) => format!("copysignf({b}, {a})"),
+        (["max", "NaN", _], [a, b]) => format!("larger_or_none({a}, {b})"),
+        (["min", "NaN", _], [a, b]) => format!("-larger_or_none(-{a}, -{b})"),
+        (["neg", _], [a]) => format!("-{a}"),
+        (["abs", _], [a]) => format!("fabsf({a})"),
+        (["sqrt", "rn", _], [a]) => format!("sqrtf({a})"),
+        (["rcp", "rn", _], [a]) => format!("1.0f / {a}"),
+        (["rcp", "approx", "ftz", _], [a]) => format!("flushed(1.0f / flushed({a}))"),
+        (["ex2", "approx", "ftz", _], [a]) => format!("flushed(exp2f(flushed({a})))"),
+        (["lg2", "approx", "ftz", _], [a]) => format!("log2f(flushed({a}))"),
+        _ => return None,
+    };
+    // Functions of C are those of float32.
+    let signs = matches!(opcode[0], "add" | "sub" | "mul" | "div");
+    // Roundings and flushes that are not written out above are not known.
+    let plain = opcode[1..opcode.len() - 1].iter().all(|part| matches!(*part, "rn" | "rm" | "approx" | "ftz" | "NaN"));
+    let flushes = opcode.contains(&"ftz") && !opcode.contains(&"approx");
+    (plain && !flushes && (signs || of != "f64")).then(|| (of.to_owned(), text))
+}
+
+/// Both halves on their own, each rounded once.
+fn bf16_pairs(operation: &str, sources: &[&str]) -> Option<Made> {
+    let half = |shift: u32| -> Option<String> {
+        let of = |source: &&str| Some(format!("bf16_of({} >> {shift})", operand(source, "b32")?));
+        let values = sources.iter().map(of).collect::<Option<Vec<_>>>()?;
+        Some(match (operation, &values[..]) {
+            ("add", [a, b]) => format!("{a} + {b}"),
+            ("sub", [a, b]) => format!("{a} - {b}"),
+            ("mul", [a, b]) => format!("{a} * {b}"),
+            ("max", [a, b]) => format!("fmaxf({a}, {b})"),
+            ("min", [a, b]) => format!("fminf({a}, {b})"),
+            ("fma", [a, b, c]) => format!("fmaf({a}, {b}, {c})"),
+            _ => return None,
+        })
+    };
+    Some(("b32".into(), format!("bf16_pair({}, {})", half(16)?, half(0)?)))
+}
+
+fn integers(opcode: &[&str], sources: &[&str]) -> Option<Made> {
+    let of = *opcode.last()?;
+    if !is_integer(of) && of != "pred" {
+        return None;
+    }
+    let values = sources.iter().map(|source| operand(source, of)).collect::<Option<Vec<_>>>()?;
+    let bits = of.trim_start_matches(char::is_alphabetic);
+    let twice = bits.parse::<u32>().map_or(0, |bits| 2 * bits);
+    let wide = |of: &str| format!("{}int{twice}_t", if of.starts_with('s') { "" } else { "u" });
+    let text = match (opcode, &values[..]) {
+        (["add", _], [a, b]) => format!("(uint{bits}_t){a} + (uint{bits}_t){b}"),
+        (["sub", _], [a, b]) => format!("(uint{bits}_t){a} - (uint{bits}_t){b}"),
+        (["mul", "lo", _], [a, b]) => format!("(uint{bits}_t){a} * (uint{bits}_t){b}"),
+        (["mad", "lo", _], [a, b, c]) => {
+            format!("(uint{bits}_t){a} * (uint{bits}_t){b} + (uint{bits}_t){c}")
+        }
+        (["mul", "wide", _], [a, b]) if twice <= 64 => {
+            let of = wide(of);
+            return Some((format!("b{twice}"), format!("({of}){a} * ({of}){b}")));
+        }
+        (["mad", "wide", _], [a, b, _]) if twice <= 64 => {
+            let c = operand(sources[2], &format!("b{twice}"))?;
+            let of = wide(of);
+            return Some((format!("b{twice}"), format!("({of}){a} * ({of}){b} + {c}")));
+        }
+        (["mul", "hi", _], [a, b]) if twice <= 64 => {
+            let of = wide(of);
+            format!("({of}){a} * ({of}){b} >> {bits}")
+        }
+        // A division by zero is all ones on the card.
+        (["div", _], [a, b]) => format!("{b} == 0 ? -1 : {a} / {b}"),
+        (["rem", _], [a, b]) => format!("{b} == 0 ? {a} : {a} % {b}"),
+        (["min", _], [a, b]) => format!("{a} < {b} ? {a} : {b}"),
+        (["max", _], [a, b]) => format!("{a} > {b} ? {a} : {b}"),
+        (["neg", _], [a]) => format!("0 - (uint{bits}_t){a}"),
+        (["not", "pred"], [a]) => format!("!{a}"),
+        (["not", _], [a]) => format!("~{a}"),
+        (["and", _], [a, b]) => format!("{a} & {b}"),
+        (["or", _], [a, b]) => format!("{a} | {b}"),
+        (["xor", _], [a, b]) => format!("{a} ^ {b}"),
+        (["shl", _], [a, _]) => {
+            let by = operand(sources[1], "b32")?;
+            format!("{by} < {bits} ? {a} << {by} : 0")
+        }
+        (["shr", _], [a, _]) => {
+            let by = operand(sources[1], "b32")?;
+            let beyond = if of.starts_with('s') { format!("{a} >> ({bits} - 1)") } else { "0".into() };
+            format!("{by} < {bits} ? {a} >> {by} : {beyond}")
+        }
+        (["bfe", "u32"], [a, b, c]) => format!("field({a}, {b}, {c})"),
+        (["shf", "l", "wrap", "b32"], [a, b, c]) => {
+            format!("(uint32_t)(((uint64_t){b} << 32 | {a}) << ({c} & 31) >> 32)")
+        }
+        (["shf", "r", "wrap", "b32"], [a, b, c]) => {
+            format!("(uint32_t)(((uint64_t){b} << 32 | {a}) >> ({c} & 31))")
+        }
+        (["prmt", "b32"], [a, b, c]) => format!("permuted({a}, {b}, {c})"),
+        _ => return None,
+    };
+    Some((of.to_owned(), text))
+}
+
+/// Loads, products and stores of tensor cores.
+fn matrix(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
+    match (opcode, operands) {
+        (
+            ["wmma", "load", which @ ("a" | "b"), "sync", "aligned", order, shape, "shared", of],
+            [Operand::Vector(registers), Operand::Address { base, offset }, Operand::Value(stride)],
+        ) => {
+            let [m, n, k] = sizes(shape)?;
+            let [rows, columns] = if *which == "a" { [m, k] } else { [k, n] };
+            let (bytes, number) = (bytes_of(of)?, registers.len());
+            let into = registers.iter().enumerate();
+            let into = into.map(|(place, register)| Some(format!("{} = f[{place}];", name(register)?)));
+            Some(format!(
+                "{{ uint32_t f[{number}]; load_fragment(t, {} + ({offset}), f, {number}, {bytes}, {rows}, {columns}, {}, {}); {} }}",
+                name(base)?,
+                by_row(order)?,
+                operand(stride, "u32")?,
+                into.collect::<Option<Vec<_>>>()?.join(" ")
+            ))
+        }
+        (
+            ["wmma", "store", "d", "sync", "aligned", order, shape, "shared", "f32"],
+            [Operand::Address { base, offset }, Operand::Vector(registers), Operand::Value(stride)],
+        ) => {
+            let [m, n, _] = sizes(shape)?;
+            Some(format!(
+                "{{ uint32_t f[] = {}; store_fragment(t, {} + ({offset}), f, {}, {m}, {n}, {}, {}); }}",
+                array(registers)?,
+                name(base)?,
+                registers.len(),
+                by_row(order)?,
+                operand(stride, "u32")?
+            ))
+        }
+        (
+            ["wmma", "mma", "sync", "aligned", _, _, shape, "f32", of, same, "f32"],
+            [
+                Operand::Vector(d),
+                Operand::Vector(a),
+                Operand::Vector(b),
+                Operand::Vector(c),
+            ],
+        ) if of == same => {
+            let [m, n, k] = sizes(shape)?;
+            let into = d.iter().enumerate();
+            let into = into.map(|(place, register)| Some(format!("{} = c[{place}];", name(register)?)));
+            Some(format!(
+                "{{ uint32_t a[] = {}, b[] = {}, c[] = {}; multiply(t, a, {}, b, {}, c, c, {}, {m}, {n}, {k}); {} }}",
+                array(a)?,
+                array(b)?,
+                array(c)?,
+                a.len(),
+                b.len(),
+                bytes_of(of)?,
+                into.collect::<Option<Vec<_>>>()?.join(" ")
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn array(registers: &[&str]) -> Option<String> {
+    let registers = registers.iter().map(|register| operand(register, "b32"));
+    Some(format!("{{{}}}", registers.collect::<Option<Vec<_>>>()?.join(", ")))
+}
+
+/// `m16n16k8`.
+fn sizes(shape: &str) -> Option<[usize; 3]> {
+    let (m, rest) = shape.strip_prefix('m')?.split_once('n')?;
+    let (n, k) = rest.split_once('k')?;
+    Some([m.parse().ok()?, n.parse().ok()?, k.parse().ok()?])
+}
+
+fn bytes_of(of: &str) -> Option<usize> {
+    match of {
+        "bf16" => Some(2),
+        "tf32" => Some(4),
+        _ => None,
+    }
+}
+
+fn by_row(order: &str) -> Option<&'static str> {
+    match order {
+        "row" => Some("true"),
+        "col" => Some("false"),
+        _ => None,
+    }
+}
+
+fn is_integer(of: &str) -> bool {
+    of.strip_prefix(['u', 's', 'b']).is_some_and(|bits| matches!(bits, "8" | "16" | "32" | "64"))
+}
+
+/// A register, a label or a name, as C has it.
+fn name(text: &str) -> Option<&str> {
+    let bare = text.strip_prefix('%').unwrap_or(text);
+    let plain = bare.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
+    (plain && bare.starts_with(|character: char| !character.is_ascii_digit())).then_some(bare)
+}
+
+/// What an instruction reads, as a number of type `of`.
+fn operand(text: &str, of: &str) -> Option<String> {
+    let bits = if let Some(double) = text.strip_prefix("0d") {
+        format!("0x{double}ull")
+    } else if let Some(float) = text.strip_prefix("0f") {
+        format!("0x{float}u")
+    } else if let Some((register, axis)) = text.strip_prefix('%').and_then(|text| text.split_once('.')) {
+        let axis = ["x", "y", "z"].iter().position(|known| *known == axis)?;
+        matches!(register, "tid" | "ctaid" | "ntid" | "nctaid").then(|| format!("t->{register}[{axis}]"))?
+    } else if text.starts_with(|character: char| character.is_ascii_digit() || character == '-') {
+        let number = text.trim_end_matches('U');
+        let digits = number.trim_start_matches('-').trim_start_matches("0x");
+        digits.chars().all(|digit| digit.is_ascii_hexdigit()).then(|| format!("({number}ll)"))?
+    } else {
+        name(text)?.to_owned()
+    };
+    Some(match of {
+        "f32" => format!("f32_of({bits})"),
+        "f64" => format!("f64_of({bits})"),
+        "bf16" => format!("bf16_of({bits})"),
+        "pred" => bits,
+        _ if is_integer(of) => format!("({})({bits})", integer(of)),
+        _ => return None,
+    })
+}
+
+/// A number of type `of` as the bits of a register.
+fn bits_of(of: &str, value: &str) -> Option<String> {
+    Some(match of {
+        "f32" => format!("f32_bits({value})"),
+        "f64" => format!("f64_bits({value})"),
+        "bf16" => format!("bf16_bits({value})"),
+        "pred" => format!("({value})"),
+        // A signed number fills a wider register with its sign.
+        _ if is_integer(of) => format!("({})({value})", integer(of)),
+        _ => return None,
+    })
+}
+
+fn integer(of: &str) -> String {
+    let bits = of.trim_start_matches(char::is_alphabetic);
+    format!("{}int{bits}_t", if of.starts_with('s') { "" } else { "u" })
+}
