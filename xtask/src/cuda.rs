@@ -9,6 +9,8 @@ mod kept;
 mod llvm;
 mod pack;
 mod ptx;
+mod repeated;
+mod results;
 mod scan;
 mod toolchain;
 mod wheels;
@@ -18,7 +20,7 @@ use std::path::PathBuf;
 use toolchain::Toolchain;
 pub(crate) use wheels::Error;
 
-const TASKS: &str = "cuda takes `setup`, `build`, `try`, `ptx`, `golden` or `pack`";
+const TASKS: &str = "cuda takes `setup`, `build`, `try`, `ptx`, `golden`, `results` or `pack`";
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,7 @@ enum Task {
     Build(build::Options),
     Try,
     Golden,
+    Results,
     Pack(PathBuf),
     Ptx(ptx::Options),
 }
@@ -48,6 +51,7 @@ impl Options {
                 "try" => Task::Try,
                 "ptx" => Task::Ptx(ptx::Options::default()),
                 "golden" => Task::Golden,
+                "results" => Task::Results,
                 "pack" => Task::Pack("target/gpu".into()),
                 other => return Err(format!("{TASKS}, not `{other}`")),
             },
@@ -79,6 +83,7 @@ pub(crate) fn run(options: Options) -> Result<bool, Error> {
         Task::Build(options) => Ok(build::build(&toolchain, &options)?),
         Task::Try => Ok(build::try_without_card()?),
         Task::Golden => Ok(golden::fail_on_double(&toolchain)?),
+        Task::Results => Ok(results::run(&toolchain)?),
         Task::Pack(folder) => Ok(pack::pack(&toolchain, &folder)?),
         Task::Ptx(options) => Ok(ptx::run(&toolchain, &options)?),
     }

@@ -15,9 +15,20 @@ const SETTINGS: [&str; 9] = [
     "launch.restarts=0",
 ];
 
-/// Gives `program`, which runs `blip2`, the arguments of a run of `steps` steps of both stages at `root`.
-pub(crate) fn train(program: &mut Command, device: &str, root: &Path, steps: [usize; 2]) {
-    program.args(["train", "--config", "configs/quickstart.toml", "--workers", "1", "--device", device]);
+/// Where and how long is trained.
+pub(crate) struct SmallRun<'a> {
+    pub(crate) device: &'a str,
+    pub(crate) workers: usize,
+    pub(crate) root: &'a Path,
+    /// Of each stage.
+    pub(crate) steps: [usize; 2],
+}
+
+/// Gives `program`, which runs `blip2`, the arguments of a run.
+pub(crate) fn train(program: &mut Command, run: &SmallRun<'_>) {
+    let SmallRun { device, workers, root, steps } = run;
+    program.args(["train", "--config", "configs/quickstart.toml", "--device", device]);
+    program.args(["--workers", &workers.to_string()]);
     program.args(["--set", &format!("run.root={}", root.display())]);
     for (stage, steps) in ["stage1", "stage2"].into_iter().zip(steps) {
         program.args(["--set", &format!("{stage}.steps={steps}")]);

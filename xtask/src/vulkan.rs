@@ -9,7 +9,7 @@ use crate::driver;
 use crate::losses::Losses;
 use crate::repository::{self, workspace};
 use crate::root::{Root, setting};
-use crate::small_run;
+use crate::small_run::{self, SmallRun};
 
 /// Steps of each stage.
 const STEPS: usize = 10;
@@ -214,7 +214,7 @@ impl Machine {
     fn losses(&self, build: &str, device: &str) -> Result<Losses, String> {
         let root = self.scratch.path().join(format!("{build}-{device}"));
         let mut program = self.program()?;
-        small_run::train(&mut program, device, &root, [STEPS; 2]);
+        small_run::train(&mut program, &SmallRun { device, workers: 1, root: &root, steps: [STEPS; 2] });
         let status = program.status().map_err(|error| format!("blip2: {error}"))?;
         if !status.success() {
             return Err(format!("the run on {device} ended with {status}"));

@@ -458,11 +458,8 @@ pub unsafe extern "C" fn cuLaunchKernel(
     let function = unsafe { &*function };
     record().launched(&function.name, shared_bytes);
     if let Some(code) = &function.code {
-        let launch = Launch {
-            blocks: [grid_x, grid_y, grid_z],
-            threads: [block_x, block_y, block_z],
-            shared_bytes,
-        };
+        let launch =
+            Launch { blocks: [grid_x, grid_y, grid_z], threads: [block_x, block_y, block_z], shared_bytes };
         // SAFETY: the caller's.
         unsafe { execution::run(code, launch, arguments) };
     }

@@ -35,8 +35,8 @@ pub(crate) struct Launch {
 #[repr(C)]
 #[derive(Clone)]
 struct Fragments {
-    a: [[u32; 8]; LANES],
-    b: [[u32; 8]; LANES],
+    a: [f32; LANES * 16],
+    b: [f32; LANES * 16],
 }
 
 /// A thread of the card, as `struct thread` of `machine.h`; what follows `fault` only the host knows.
@@ -57,7 +57,14 @@ pub(crate) struct Thread {
     find: extern "C" fn(*mut Thread, u64, u64),
     fault: extern "C" fn(*const Thread, *const c_char, u64, u64),
     yielder: *const Yielder<(), Wait>,
-    kernel: *const Code,
+    launched: *const Launched,
+}
+
+/// What all threads of a launch share.
+struct Launched {
+    code: Code,
+    /// Where the card's memory is, from start to end, in order.
+    memory: Vec<(u64, u64)>,
 }
 
 /// For whom a thread waits.
@@ -88,9 +95,16 @@ thread_local! {
 /// `parameters` are the addresses of all that the kernel takes.
 pub(crate) unsafe fn run(code: &Code, launch: Launch, parameters: *mut *mut c_void) {
     if code.kernel.threads.is_some_and(|threads| threads != launch.threads) {
-        stop(code, &format!("takes {:?} threads, was launched with {:?}", code.kernel.threads, launch.threads));
+        stop(
+            code,
+            &format!("takes {:?} threads, was launched with {:?}", code.kernel.threads, launch.threads),
+        );
     }
     let mut shared = Shared::new(launch.shared_bytes as usize);
+    let mut memory: Vec<_> = record().memory().map(|(start, end)| (start as u64, end as u64)).collect();
+    memory.push(code.constants);
+    memory.sort_unstable();
+    let launched = Launched { code: code.clone(), memory };
     let first = Thread {
         tid: [0; 3],
         ctaid: [0; 3],
@@ -106,7 +120,7 @@ pub(crate) unsafe fn run(code: &Code, launch: Launch, parameters: *mut *mut c_vo
         find,
         fault,
         yielder: std::ptr::null(),
-        kernel: code,
+        launched: &raw const launched,
     };
     for block in in_order(number(launch.blocks)) {
         shared.forget();
@@ -141,7 +155,7 @@ unsafe fn run_alone(code: &Code, mut thread: Thread, parameters: *mut *mut c_voi
 /// As for [`run`].
 unsafe fn run_together(code: &Code, first: &Thread, parameters: *mut *mut c_void) {
     let count = number(first.ntid);
-    let mut fragments = vec![Fragments { a: [[0; 8]; LANES], b: [[0; 8]; LANES] }; count.div_ceil(LANES)];
+    let mut fragments = vec![Fragments { a: [0.0; LANES * 16], b: [0.0; LANES * 16] }; count.div_ceil(LANES)];
     let mut threads = vec![first.clone(); count];
     for (index, thread) in threads.iter_mut().enumerate() {
         thread.tid = place(index, first.ntid);
@@ -259,25 +273,24 @@ extern "C" fn wait(thread: *mut Thread, wait: u32) {
 
 /// Where in the card's memory an access goes, if there is such a place.
 extern "C" fn find(thread: *mut Thread, address: u64, bytes: u64) {
-    // SAFETY: the kernel has its thread, whose launch has the code.
-    let (thread, code) = unsafe { (&mut *thread, &*(*thread).kernel) };
-    let allocated = record().allocation(address as usize);
-    let allocated = allocated.map(|(start, bytes)| (start as u64, (start + bytes) as u64));
-    let has_it = |(start, end): &(u64, u64)| *start <= address && address + bytes <= *end;
-    match [allocated, Some(code.constants)].into_iter().flatten().find(has_it) {
-        Some((start, end)) if address.is_multiple_of(bytes) => (thread.start, thread.end) = (start, end),
+    // SAFETY: the kernel has its thread, whose launch goes on.
+    let (thread, launched) = unsafe { (&mut *thread, &*(*thread).launched) };
+    let after = launched.memory.partition_point(|(start, _)| *start <= address);
+    match after.checked_sub(1).map(|last| launched.memory[last]) {
+        Some((start, end)) if address + bytes <= end && address.is_multiple_of(bytes) => {
+            (thread.start, thread.end) = (start, end);
+        }
         _ => fault(thread, c"memory".as_ptr(), address, bytes),
     }
 }
 
 extern "C" fn fault(thread: *const Thread, what: *const c_char, address: u64, bytes: u64) {
-    // SAFETY: the kernel has its thread, whose launch has the code; `what` is a text of this program or of
-    // machine.h.
-    let (thread, code, what) =
-        unsafe { (&*thread, &*(*thread).kernel, CStr::from_ptr(what).to_string_lossy()) };
+    // SAFETY: the kernel has its thread, whose launch goes on; `what` is a text of this program or of machine.h.
+    let (thread, launched, what) =
+        unsafe { (&*thread, &*(*thread).launched, CStr::from_ptr(what).to_string_lossy()) };
     let offset = address.wrapping_sub(thread.shared) as i64;
     stop(
-        code,
+        &launched.code,
         &format!(
             "block {:?}, thread {:?}: {bytes} bytes of {what} at {address:#x} ({offset} from shared memory's start) \
              are not there or not aligned",
@@ -285,3 +298,6 @@ extern "C" fn fault(thread: *const Thread, what: *const c_char, address: u64, by
         ),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,10 +10,10 @@
 
 enum wait { WAIT_FOR_BLOCK, WAIT_FOR_WARP };
 
-// Operands of a matrix product, which all lanes of a warp lay out together.
+// Operands of a matrix product in order of rows, which all lanes of a warp lay out together.
 struct fragments {
-  uint32_t a[LANES][8];
-  uint32_t b[LANES][8];
+  float a[LANES * 16];
+  float b[LANES * 16];
 };
 
 // As `Thread` of execution.rs.
@@ -176,26 +176,28 @@ static inline void store_fragment(struct thread *t, uint64_t address, const uint
     store_32(shared(t, address + 4 * place(t, registers, number, rows, columns, by_row, stride), 4), fragment[number]);
 }
 
-static inline float element(const uint32_t lanes[LANES][8], int registers, int bytes, int i) {
-  int each = registers * 4 / bytes, number = i % each;
-  const uint32_t *fragment = lanes[i / each];
-  if (bytes == 4) return f32_of(tf32_bits(f32_of(fragment[number])));
-  uint16_t half;
-  memcpy(&half, (const uint16_t *)fragment + number, 2);
-  return bf16_of(half);
+// Lays a lane's numbers out for all.
+static inline void lay_out(float *all, const struct thread *t, const uint32_t *fragment, int registers, int bytes) {
+  int each = registers * 4 / bytes;
+  float *own = all + t->lane * each;
+  for (int number = 0; number < each; number++) {
+    uint16_t half;
+    memcpy(&half, (const uint16_t *)fragment + number, 2);
+    own[number] = bytes == 4 ? f32_of(tf32_bits(f32_of(fragment[number]))) : bf16_of(half);
+  }
 }
 
 // d = a b + c, in f32; `d` may be `c`.
 static void multiply(struct thread *t, const uint32_t *a, int a_registers, const uint32_t *b, int b_registers, const uint32_t *c, uint32_t *d, int bytes, int m, int n, int k) {
-  memcpy(t->fragments->a[t->lane], a, 4 * a_registers);
-  memcpy(t->fragments->b[t->lane], b, 4 * b_registers);
+  lay_out(t->fragments->a, t, a, a_registers, bytes);
+  lay_out(t->fragments->b, t, b, b_registers, bytes);
   t->wait(t, WAIT_FOR_WARP);
   int each = m * n / LANES;
   for (int number = 0; number < each; number++) {
-    int i = (int)t->lane * each + number, row = i / n, column = i % n;
+    int i = (int)t->lane * each + number;
+    const float *row = t->fragments->a + i / n * k, *column = t->fragments->b + i % n;
     float sum = f32_of(c[number]);
-    for (int inner = 0; inner < k; inner++)
-      sum = fmaf(element(t->fragments->a, a_registers, bytes, row * k + inner), element(t->fragments->b, b_registers, bytes, inner * n + column), sum);
+    for (int inner = 0; inner < k; inner++) sum = fmaf(row[inner], column[inner * n], sum);
     d[number] = f32_bits(sum);
   }
   t->wait(t, WAIT_FOR_WARP);

@@ -8,7 +8,7 @@ use std::process::Command;
 use libloading::Library;
 
 use crate::execution::Thread;
-use crate::translation::{self, Kernel};
+use crate::translation::{self, Kernel, PREFIX};
 
 /// What a kernel's C function takes: a thread, and the addresses of its parameters.
 pub(crate) type Entry = unsafe extern "C" fn(thread: *mut Thread, parameters: *mut *mut c_void);
@@ -46,7 +46,7 @@ impl Program {
     pub(crate) fn code(&self, name: &str) -> Option<Code> {
         let kernel = self.kernels.iter().find(|kernel| kernel.name == name)?.clone();
         // SAFETY: the translation gave every kernel this signature.
-        let entry = unsafe { self.library.get::<Entry>(name.as_bytes()) }.ok()?;
+        let entry = unsafe { self.library.get::<Entry>(format!("{PREFIX}{name}").as_bytes()) }.ok()?;
         let mut constants = (0, 0);
         // SAFETY: the translation gave the function this signature.
         unsafe {

@@ -105,10 +105,9 @@ impl Record {
         self.peak_bytes = self.peak_bytes.max(self.bytes_in_use);
     }
 
-    /// Start and bytes of the allocation in which `address` lies, if one does.
-    pub(crate) fn allocation(&self, address: usize) -> Option<(usize, usize)> {
-        let (start, bytes) = self.in_use.range(..=address).next_back()?;
-        (address - start < *bytes).then_some((*start, *bytes))
+    /// Start and end of every allocation.
+    pub(crate) fn memory(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.in_use.iter().map(|(start, bytes)| (*start, start + bytes))
     }
 
     /// The size of what was allocated at `address` and is free now.

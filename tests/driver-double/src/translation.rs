@@ -22,7 +22,10 @@ pub(crate) struct Translation {
     pub(crate) kernels: Vec<Kernel>,
 }
 
-/// One kernel: a C function of its name, of a thread and of the addresses of its parameters.
+/// Before the name of a kernel in C, so that none is that of another function.
+pub(crate) const PREFIX: &str = "kernel_of_";
+
+/// One kernel: a C function of a thread and of the addresses of its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kernel {
     pub(crate) name: String,
@@ -80,7 +83,7 @@ fn write_kernel(source: &mut String, entry: &Entry<'_>, constants: &[Constant<'_
         source.push_str(&text);
         source.push('\n');
     };
-    line(format!("\nvoid {}(struct thread *t, void **parameters) {{", entry.name));
+    line(format!("\nvoid {PREFIX}{}(struct thread *t, void **parameters) {{", entry.name));
     line("uint64_t cube_shared = t->shared; bool carry = false;".into());
     for Constant { name, .. } in constants {
         line(format!("uint64_t {name} = (uint64_t)all.{name};"));
@@ -113,7 +116,8 @@ fn declaration(directive: &str, words: &[&str]) -> Option<String> {
                 _ => return None,
             };
             let registers = registers.strip_prefix('%')?;
-            let Some((name, number)) = registers.strip_suffix('>').and_then(|text| text.split_once('<')) else {
+            let Some((name, number)) = registers.strip_suffix('>').and_then(|text| text.split_once('<'))
+            else {
                 return Some(format!("{of} {registers} = 0;"));
             };
             let mut text = String::from(of);

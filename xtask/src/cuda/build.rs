@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use super::toolchain::Toolchain;
 use crate::files::{executable, take};
 use crate::repository::{self, workspace};
-use crate::small_run;
+use crate::small_run::{self, SmallRun};
 
 /// How it is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,8 @@ pub(crate) fn try_without_card() -> Result<bool, String> {
     let scratch = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
     let train = |device: &str| {
         let mut program = program(&binary);
-        small_run::train(&mut program, device, &scratch.path().join(device), [1, 1]);
+        let root = scratch.path().join(device);
+        small_run::train(&mut program, &SmallRun { device, workers: 1, root: &root, steps: [1, 1] });
         program
     };
     let mut version = program(&binary);

@@ -13,10 +13,12 @@ pub(crate) struct Double {
     library: PathBuf,
     toolkit: PathBuf,
     folder: PathBuf,
+    /// Where kernels lie compiled for the host, where they are run.
+    compiled: Option<PathBuf>,
 }
 
 impl Double {
-    /// Builds it; what it tells and what programs store goes below `folder`.
+    /// Builds it; what it tells and what programs store goes below `folder`. Kernels do nothing.
     pub(crate) fn new(toolchain: &Toolchain, folder: PathBuf) -> Result<Self, String> {
         let mut cargo = repository::cargo();
         cargo.args(["build", "--release", "--locked", "--package", "blip2-driver-double"]);
@@ -30,7 +32,12 @@ impl Double {
         for name in ["libcuda.so", "libcuda.so.1"] {
             take(&built, &library.join(name))?;
         }
-        Ok(Self { library, toolkit: toolchain.toolkit(), folder })
+        Ok(Self { library, toolkit: toolchain.toolkit(), folder, compiled: None })
+    }
+
+    /// The double whose kernels are run by the host's processor; `compiled` keeps what is compiled for that.
+    pub(crate) fn running_kernels(self, compiled: PathBuf) -> Self {
+        Self { compiled: Some(compiled), ..self }
     }
 
     /// A program on a card of this capability.
@@ -43,9 +50,17 @@ impl Double {
             .env("CUDA_PATH", &self.toolkit)
             .env("BLIP2_LOG", "warn");
         program.env("CUDA_DOUBLE_FOLDER", told).env("CUDA_DOUBLE_CAPABILITY", capability.to_string());
+        if let Some(compiled) = &self.compiled {
+            program.env("CUDA_DOUBLE_COMPILED", compiled);
+        }
         // Kernels that an earlier run has stored would not be made again.
-        program.env("XDG_CACHE_HOME", self.folder.join(format!("cache-{capability}-{name}")));
+        self.share_kernels(&mut program, capability, name);
         Ok(program)
+    }
+
+    /// Lets a program find the kernels of others that have the same `name` here.
+    pub(crate) fn share_kernels(&self, program: &mut Command, capability: usize, name: &str) {
+        program.env("XDG_CACHE_HOME", self.folder.join(format!("cache-{capability}-{name}")));
     }
 
     /// Where the double keeps the modules of a program and tells what it was asked for.

@@ -43,29 +43,43 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<PathBuf, String> {
     Ok(golden)
 }
 
-/// Whether every test fails on the driver's double.
+/// The golden tests on a card, which passed and which failed.
+pub(super) struct Ended {
+    pub(super) passed: Vec<String>,
+    pub(super) failed: Vec<String>,
+    /// All that they said.
+    pub(super) said: String,
+}
+
+/// Whether every test fails on a card that computes nothing.
 pub(crate) fn fail_on_double(toolchain: &Toolchain) -> Result<bool, String> {
     let golden = build(toolchain)?;
     let scratch = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
     let double = Double::new(toolchain, scratch.path().to_path_buf())?;
-    let mut tests = double.run(&golden, 90, "golden")?;
-    tests.arg("--test-threads=1").env("BLIP2_TEST_DEVICE", "cuda");
-    tests.args(WITHOUT_DEVICE.iter().flat_map(|name| ["--skip", name]));
-    tests.env("BLIP2_GOLDEN_DIR", repository::workspace().join("tests/golden"));
-    let output = tests.output().map_err(|error| format!("{}: {error}", golden.display()))?;
-    let text = said(&output);
-    let ended = |how: &str| -> Vec<&str> {
-        text.lines().filter(|line| line.starts_with("test ") && line.ends_with(how)).collect()
-    };
-    let (passed, failed) = (ended("... ok"), ended("... FAILED"));
+    let Ended { passed, failed, said } = run(&golden, &double)?;
     println!("{} golden tests fail on a device that computes nothing, {} pass", failed.len(), passed.len());
     for test in &passed {
         println!("FAILED {test}: it cannot tell a device that computes from one that does not");
     }
     if failed.is_empty() {
-        eprintln!("{text}");
+        eprintln!("{said}");
     }
     Ok(passed.is_empty() && !failed.is_empty())
+}
+
+/// Runs the tests that need a device.
+pub(super) fn run(golden: &Path, double: &Double) -> Result<Ended, String> {
+    let mut tests = double.run(golden, 90, "golden")?;
+    tests.arg("--test-threads=1").env("BLIP2_TEST_DEVICE", "cuda");
+    tests.args(WITHOUT_DEVICE.iter().flat_map(|name| ["--skip", name]));
+    tests.env("BLIP2_GOLDEN_DIR", repository::workspace().join("tests/golden"));
+    let output = tests.output().map_err(|error| format!("{}: {error}", golden.display()))?;
+    let said = said(&output);
+    let [passed, failed] = ["... ok", "... FAILED"].map(|how| {
+        let ended = said.lines().filter(|line| line.starts_with("test ") && line.ends_with(how));
+        ended.map(str::to_owned).collect()
+    });
+    Ok(Ended { passed, failed, said })
 }
 
 /// The test executable among cargo's messages.

@@ -9,10 +9,11 @@ use super::build;
 use super::counts::{Counts, StepCounts};
 use super::double::{Double, finish};
 use super::kept;
+use super::repeated;
 use super::scan::Numbers;
 use super::toolchain::Toolchain;
 use crate::files::{ends_with, listed};
-use crate::small_run;
+use crate::small_run::{self, SmallRun};
 
 /// Compute capabilities of A100, H100 and B200.
 const CAPABILITIES: [usize; 3] = [80, 90, 100];
@@ -31,6 +32,10 @@ const CURATION: [&str; 3] = [
 /// A step on the device.
 const STEP: [&str; 9] =
     ["bench", "step", "--preset", "stage1-quickstart", "--batch", "8", "--steps", "1", "--device=cuda"];
+
+/// More of them.
+const STEPS_AGAIN: [&str; 9] =
+    ["bench", "step", "--preset", "stage1-quickstart", "--batch", "8", "--steps", "4", "--device=cuda"];
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +101,7 @@ pub(crate) fn run(toolchain: &Toolchain, options: &Options) -> Result<bool, Stri
     }
     if let Some(&capability) = options.capabilities.first() {
         passed &= kept::are_found_again(kept(&double, capability)?, kept(&double, capability)?)?;
+        passed &= repeated(&double, capability)?;
     }
     if let Some(file) = &options.counts {
         passed &= counts(&double)?.compare(file)?;
@@ -153,6 +159,19 @@ fn kept(double: &Double, capability: usize) -> Result<Command, String> {
     Ok(program)
 }
 
+/// Whether processes that find all kernels on disk, as those of a long run do, launch the same ones.
+fn repeated(double: &Double, capability: usize) -> Result<bool, String> {
+    let names: Vec<String> = (0..=repeated::PROCESSES).map(|process| format!("again-{process}")).collect();
+    for name in &names {
+        let mut program = double.run(&build::folder()?.join("blip2"), capability, name)?;
+        double.share_kernels(&mut program, capability, "again");
+        program.env("CUDA_DOUBLE_COPIES", "drop").args(STEPS_AGAIN);
+        finish(name, program)?;
+    }
+    // The first has compiled what the others found.
+    repeated::are_the_same(double, capability, &names[1..])
+}
+
 /// What one step of each stage asks of the driver: the difference of runs that differ in their number.
 fn counts(double: &Double) -> Result<StepCounts, String> {
     let of = |name: &str, steps| train(double, COUNTED, name, steps);
@@ -168,7 +187,8 @@ fn train(double: &Double, capability: usize, name: &str, steps: [usize; 2]) -> R
     let mut program = double.run(&build::folder()?.join("blip2"), capability, name)?;
     // A loss that is no number would end the run.
     program.env("CUDA_DOUBLE_COPIES", "drop");
-    small_run::train(&mut program, "cuda", &run_folder(double, capability, name), steps);
+    let root = run_folder(double, capability, name);
+    small_run::train(&mut program, &SmallRun { device: "cuda", workers: 1, root: &root, steps });
     finish(name, program)?;
     Counts::of_run(&double.told(capability, name))
 }

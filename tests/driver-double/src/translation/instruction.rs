@@ -248,7 +248,9 @@ fn floats(opcode: &[&str], sources: &[&str]) -> Option<Made> {
     // Functions of C are those of float32.
     let signs = matches!(opcode[0], "add" | "sub" | "mul" | "div");
     // Roundings and flushes that are not written out above are not known.
-    let plain = opcode[1..opcode.len() - 1].iter().all(|part| matches!(*part, "rn" | "rm" | "approx" | "ftz" | "NaN"));
+    let plain = opcode[1..opcode.len() - 1]
+        .iter()
+        .all(|part| matches!(*part, "rn" | "rm" | "approx" | "ftz" | "NaN"));
     let flushes = opcode.contains(&"ftz") && !opcode.contains(&"approx");
     (plain && !flushes && (signs || of != "f64")).then(|| (of.to_owned(), text))
 }
@@ -369,12 +371,7 @@ fn matrix(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
         }
         (
             ["wmma", "mma", "sync", "aligned", _, _, shape, "f32", of, same, "f32"],
-            [
-                Operand::Vector(d),
-                Operand::Vector(a),
-                Operand::Vector(b),
-                Operand::Vector(c),
-            ],
+            [Operand::Vector(d), Operand::Vector(a), Operand::Vector(b), Operand::Vector(c)],
         ) if of == same => {
             let [m, n, k] = sizes(shape)?;
             let into = d.iter().enumerate();
@@ -426,11 +423,15 @@ fn is_integer(of: &str) -> bool {
     of.strip_prefix(['u', 's', 'b']).is_some_and(|bits| matches!(bits, "8" | "16" | "32" | "64"))
 }
 
-/// A register, a label or a name, as C has it.
+/// A register or a name of the module, as C has it.
 fn name(text: &str) -> Option<&str> {
-    let bare = text.strip_prefix('%').unwrap_or(text);
-    let plain = bare.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
-    (plain && bare.starts_with(|character: char| !character.is_ascii_digit())).then_some(bare)
+    if let Some(register) = text.strip_prefix('%') {
+        let number = register.trim_start_matches(['p', 'r', 's', 'd']);
+        let numbered = !number.is_empty() && number.chars().all(|digit| digit.is_ascii_digit());
+        return (numbered || matches!(register, "SP" | "SPL")).then_some(register);
+    }
+    let plain = text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
+    (plain && text.starts_with(|character: char| !character.is_ascii_digit())).then_some(text)
 }
 
 /// What an instruction reads, as a number of type `of`.

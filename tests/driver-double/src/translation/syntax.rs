@@ -66,7 +66,9 @@ pub(crate) fn entries(module: &str) -> Result<Vec<Entry<'_>>, String> {
 /// Constants of a module.
 pub(crate) fn constants(module: &str) -> Result<Vec<Constant<'_>>, String> {
     let constants = module.lines().filter_map(|line| line.strip_prefix(".global "));
-    constants.map(|text| constant(text).ok_or_else(|| format!("the constant `{text}` is not known"))).collect()
+    constants
+        .map(|text| constant(text).ok_or_else(|| format!("the constant `{text}` is not known")))
+        .collect()
 }
 
 fn constant(text: &str) -> Option<Constant<'_>> {
@@ -140,7 +142,8 @@ fn statements(body: &str) -> Result<Vec<Statement<'_>>, String> {
 
 /// Assembly that a library has inline stands in braces of its own.
 fn outside_braces(text: &str) -> &str {
-    text.trim().trim_start_matches(|character: char| matches!(character, '{' | '}') || character.is_whitespace())
+    text.trim()
+        .trim_start_matches(|character: char| matches!(character, '{' | '}') || character.is_whitespace())
 }
 
 fn label(text: &str) -> Option<(&str, &str)> {
