@@ -10,7 +10,11 @@ pub const COMMENT: usize = 110;
 /// Columns of a line in a document.
 pub const DOCUMENT: usize = 130;
 
-/// All files of the repository at `root`, from there, but those that git ignores; in order.
+/// Others' crates with a change of ours, which are as their authors wrote them.
+const OTHERS: &str = "vendor/";
+
+/// All files of the repository at `root`, from there, but those that git ignores and those of others' crates,
+/// whose pages are listed; in order.
 ///
 /// # Errors
 ///
@@ -25,7 +29,8 @@ pub fn files(root: &Path) -> Result<Vec<PathBuf>, String> {
         return Err(format!("git ls-files: {}", String::from_utf8_lossy(&output.stderr)));
     }
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
-    let paths: BTreeSet<PathBuf> = names.split_terminator('\0').map(PathBuf::from).collect();
+    let ours = |name: &&str| !name.starts_with(OTHERS) || name.ends_with("README.md");
+    let paths: BTreeSet<PathBuf> = names.split_terminator('\0').filter(ours).map(PathBuf::from).collect();
     Ok(paths.into_iter().filter(|path| root.join(path).is_file()).collect())
 }
 

@@ -6,17 +6,10 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{copy_nonoverlapping, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::execution::{self, Launch};
 use crate::memory::{ALIGNMENT, give_back, zeroed};
-use crate::program::{Code, Program};
 use crate::record::{Direction, record};
 use crate::settings::SETTINGS;
-
-const SUCCESS: c_int = 0;
-const INVALID_VALUE: c_int = 1;
-const OUT_OF_MEMORY: c_int = 2;
-const INVALID_PTX: c_int = 218;
-const NOT_FOUND: c_int = 500;
+use crate::status::{INVALID_DEVICE, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS};
 
 const CARD: &CStr = c"NVIDIA H100 80GB HBM3";
 const VERSION: c_int = 13_000;
@@ -112,8 +105,7 @@ pub unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> c_in
         unsafe { device.write(ordinal) };
         return SUCCESS;
     }
-    // CUDA_ERROR_INVALID_DEVICE
-    101
+    INVALID_DEVICE
 }
 
 /// # Safety
@@ -384,86 +376,6 @@ pub unsafe extern "C" fn cuEventElapsedTime_v2(
 pub unsafe extern "C" fn cuEventElapsedTime(milliseconds: *mut f32, from: *mut u64, to: *mut u64) -> c_int {
     // SAFETY: the caller's.
     unsafe { cuEventElapsedTime_v2(milliseconds, from, to) }
-}
-
-/// A module: where kernels run, what of it is run.
-pub struct Module(Option<Program>);
-
-/// A function of a module.
-pub struct Function {
-    name: String,
-    code: Option<Code>,
-}
-
-/// # Safety
-/// `ptx` is text that ends with a zero, as for the driver.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuModuleLoadData(module: *mut *mut Module, ptx: *const c_char) -> c_int {
-    // SAFETY: the caller's.
-    let text = unsafe { CStr::from_ptr(ptx) };
-    record().loaded(text.to_bytes());
-    let program = SETTINGS.compiled.as_ref().map(|folder| Program::load(&text.to_string_lossy(), folder));
-    let program = match program.transpose() {
-        Ok(program) => program,
-        Err(reason) => {
-            eprintln!("driver double: a module is refused: {reason}");
-            return INVALID_PTX;
-        }
-    };
-    // SAFETY: the caller's. It is never freed: modules stay for the life of a process.
-    unsafe { module.write(Box::into_raw(Box::new(Module(program)))) };
-    SUCCESS
-}
-
-/// # Safety
-/// As for the driver.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuModuleGetFunction(
-    function: *mut *mut Function,
-    module: *mut Module,
-    name: *const c_char,
-) -> c_int {
-    // SAFETY: the caller's.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
-    // SAFETY: it is one that `cuModuleLoadData` gave.
-    let code = match unsafe { &(*module).0 } {
-        None => None,
-        Some(program) => match program.code(&name) {
-            None => return NOT_FOUND,
-            some => some,
-        },
-    };
-    // SAFETY: the caller's. It is never freed, as its module is not.
-    unsafe { function.write(Box::into_raw(Box::new(Function { name, code }))) };
-    SUCCESS
-}
-
-/// # Safety
-/// As for the driver.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuLaunchKernel(
-    function: *mut Function,
-    grid_x: c_uint,
-    grid_y: c_uint,
-    grid_z: c_uint,
-    block_x: c_uint,
-    block_y: c_uint,
-    block_z: c_uint,
-    shared_bytes: c_uint,
-    _stream: *mut c_void,
-    arguments: *mut *mut c_void,
-    _extra: *mut *mut c_void,
-) -> c_int {
-    // SAFETY: it is one that `cuModuleGetFunction` gave.
-    let function = unsafe { &*function };
-    record().launched(&function.name, shared_bytes);
-    if let Some(code) = &function.code {
-        let launch =
-            Launch { blocks: [grid_x, grid_y, grid_z], threads: [block_x, block_y, block_z], shared_bytes };
-        // SAFETY: the caller's.
-        unsafe { execution::run(code, launch, arguments) };
-    }
-    SUCCESS
 }
 
 /// What waits for the card in its stream runs at once: all that is before it is done.

@@ -145,7 +145,7 @@ unsafe fn run_alone(code: &Code, mut thread: Thread, parameters: *mut *mut c_voi
         thread.tid = place(index, thread.ntid);
         thread.lane = (index % LANES) as u32;
         // SAFETY: the caller's.
-        unsafe { (code.entry)(&raw mut thread, parameters) };
+        unsafe { (code.entry)((&raw mut thread).cast(), parameters) };
     }
 }
 
@@ -169,7 +169,7 @@ unsafe fn run_together(code: &Code, first: &Thread, parameters: *mut *mut c_void
             // caller's.
             unsafe {
                 (*thread).yielder = yielder;
-                entry(thread, parameters);
+                entry(thread.cast(), parameters);
             }
         })
     };
@@ -285,7 +285,7 @@ extern "C" fn find(thread: *mut Thread, address: u64, bytes: u64) {
 }
 
 extern "C" fn fault(thread: *const Thread, what: *const c_char, address: u64, bytes: u64) {
-    // SAFETY: the kernel has its thread, whose launch goes on; `what` is a text of this program or of machine.h.
+    // SAFETY: the kernel has its thread, whose launch goes on; `what` is text that does not change.
     let (thread, launched, what) =
         unsafe { (&*thread, &*(*thread).launched, CStr::from_ptr(what).to_string_lossy()) };
     let offset = address.wrapping_sub(thread.shared) as i64;

@@ -7,11 +7,10 @@ use std::process::Command;
 
 use libloading::Library;
 
-use crate::execution::Thread;
 use crate::translation::{self, Kernel, PREFIX};
 
-/// What a kernel's C function takes: a thread, and the addresses of its parameters.
-pub(crate) type Entry = unsafe extern "C" fn(thread: *mut Thread, parameters: *mut *mut c_void);
+/// What a kernel's C function takes: a `struct thread` of `machine.h`, and the addresses of its parameters.
+pub(crate) type Entry = unsafe extern "C" fn(thread: *mut c_void, parameters: *mut *mut c_void);
 
 /// What tells where constants start and end.
 type Constants = unsafe extern "C" fn(start: *mut u64, end: *mut u64);

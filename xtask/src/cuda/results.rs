@@ -1,5 +1,5 @@
-//! What CUDA kernels compute, without a card: the driver's double runs them on the host, thread by thread, and
-//! the results are held against those of the reference and of the CPU.
+//! What CUDA kernels compute, without a card: the driver's double runs them on the host, thread by thread.
+//! Their results are held against those of the references and of the CPU.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
