@@ -66,6 +66,7 @@ fn instructions_give_what_a_card_gives() {
         ("ex2.approx.ftz.f32 %r2, 0f40400000", float(8.0)),
         ("rcp.approx.ftz.f32 %r2, 0f00000001", float(f32::INFINITY)),
         ("not.b32 %r2, 0", u32::MAX),
+        ("mov.b64 {_, %r2}, 0x500000003U", 5),
     ];
     let body: Vec<String> = cases
         .iter()

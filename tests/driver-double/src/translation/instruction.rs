@@ -94,7 +94,9 @@ fn moved(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
         [Operand::Vector(parts), Operand::Value(source)] => {
             let each = bits / parts.len();
             let source = operand(source, &format!("b{bits}"))?;
-            let parts = parts.iter().enumerate().map(|(place, part)| {
+            // What is not needed has no name.
+            let named = parts.iter().enumerate().filter(|(_, part)| **part != "_");
+            let parts = named.map(|(place, part)| {
                 Some(format!("{} = (uint{each}_t)(whole >> {});", name(part)?, place * each))
             });
             format!("{{ uint{bits}_t whole = {source}; {} }}", parts.collect::<Option<Vec<_>>>()?.join(" "))
