@@ -5,12 +5,14 @@
 #
 # In the root of the repository. FOLDER has `blip2` and `golden`, or both as `.xz`, as `cargo xtask cuda pack` leaves them.
 # PEER is a stage-1 step in PyTorch that takes --batch, --steps and --device and prints one JSON line.
-# DEVICE (cuda) may be `cpu`, with small sizes, to rehearse; OUT (gpu-out) takes the logs and summary.txt; ALLOWED (600) are
+# To rehearse: DEVICE (cuda) may be `cpu`, with small sizes; with SIZES=small a card has them too, and STRETCH=N gives each step N
+# times its seconds, for a double of the driver that runs kernels. OUT (gpu-out) takes the logs and summary.txt; ALLOWED (600) are
 # the seconds: what would not end in time is cut off or left out, and said to be. PYTHON (python3) runs PEER and compares.
 # Ends with 1 if a check fails.
 set -u
 folder=${1:?usage: tests/gpu/run.sh FOLDER [PEER]} peer=${2:-}
-device=${DEVICE:-cuda} out=${OUT:-gpu-out} allowed=${ALLOWED:-600} python=${PYTHON:-python3}
+device=${DEVICE:-cuda} sizes=${SIZES:-paper} stretch=${STRETCH:-1} out=${OUT:-gpu-out} allowed=${ALLOWED:-600} python=${PYTHON:-python3}
+[ "$device" = cpu ] && sizes=small
 mkdir -p "$out"
 : >"$out/summary.txt"
 failed=0
@@ -19,7 +21,7 @@ left() { echo $((allowed - SECONDS)); }
 
 # check NAME LIMIT COMMAND…: runs it for LIMIT seconds at most and less where less is left; its output is $out/NAME.txt.
 check() {
-  local name=$1 limit=$2 rc
+  local name=$1 limit=$(($2 * stretch)) rc
   shift 2
   if [ "$(left)" -lt 10 ]; then
     say "$name: LEFT OUT, no time"
@@ -55,7 +57,7 @@ say "$("$blip2" --version), device $device, $(nproc) cores"
 [ "$device" = cpu ] || { nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1 | head -n 8 | tee -a "$out/summary.txt"; }
 ldd "$blip2" | grep 'not found' | tee -a "$out/summary.txt"
 
-if [ "$device" = cpu ]; then
+if [ "$sizes" = small ]; then
   stage1=stage1-quickstart stage2="stage2-quickstart" batch=8 peer_sizes="--batch 2 --steps 1 --device cpu --no-encoder"
 else
   stage1=stage1-vit-g stage2="stage2-opt-2.7b stage2-flan-t5-xl" batch=104 peer_sizes="--batch 104 --steps 20 --device $device"

@@ -1,5 +1,6 @@
 //! Gates on the packages that the program is built from: their licences and sources are those of `deny.toml`,
-//! which `cargo deny` reads too, and the tests are built of the same ones.
+//! which `cargo deny` reads too, the tests are built of the same ones, and what is changed in `vendor/` is
+//! among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -127,6 +128,21 @@ fn faults(deny: &Deny, packages: &[Package]) -> Vec<String> {
 fn packages_have_licences_and_sources_that_are_allowed() {
     let faults = faults(&deny(), &packages());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A package of another version would take the place of one that is changed here, with a warning alone.
+#[test]
+fn what_is_changed_here_is_what_the_program_is_built_of() {
+    let packages = packages();
+    let changed = std::fs::read_dir(root().join("vendor")).unwrap().flatten();
+    let changed: Vec<String> =
+        changed.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert!(!changed.is_empty());
+    for name in changed {
+        let found: Vec<&Package> = packages.iter().filter(|package| package.name == name).collect();
+        let ours = matches!(found[..], [Package { source: None, .. }]);
+        assert!(ours, "vendor/{name} is not what the program is built of, or not all: update it");
+    }
 }
 
 #[test]
