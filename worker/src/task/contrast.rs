@@ -247,7 +247,7 @@ impl ContrastTask {
         Ok(export_retrieval(target.out, retriever, tokenizer, target.options)?)
     }
 
-    /// Passes texts of nothing forward with images of these features.
+    /// Passes texts of nothing forward with images of these features, and a gradient back.
     pub(super) fn warm_up_with(&self, image_features: Tensor<3>) -> Result<()> {
         let (rows, text_length) = (image_features.dims()[0], self.settings.text_length);
         let batch = contrast::SlotBatch {
@@ -256,7 +256,8 @@ impl ContrastTask {
             mask: vec![1; rows * text_length],
             text_length,
         };
-        self.model.features(batch, &mut Dropout::off(), Tape::whole())?;
+        let forward = self.model.features(batch, &mut Dropout::off(), Tape::whole())?;
+        (forward.image_feats.sum() + forward.text_feat.sum()).backward();
         Ok(())
     }
 

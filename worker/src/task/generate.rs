@@ -222,7 +222,7 @@ impl TaskModel for GenerateTask {
         let texts =
             language.captions(self.stage)?.held_out_texts(&vec![WARM_UP_CAPTION.to_string(); rows])?;
         let model = self.model.adapted(&language.model, &mut Dropout::off())?;
-        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
+        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?.objective.backward();
         Ok(())
     }
 

@@ -159,7 +159,7 @@ pub(crate) trait TaskModel: fmt::Debug + Send {
     /// The gradient of the global batch's loss, summed over all slots, and the values to report.
     fn gradient(&mut self, step: &Step<'_>, sum: StepSum<'_>, watch: &mut Stopwatch) -> Result<Computed>;
 
-    /// Passes a slot of so many rows of nothing forward.
+    /// Passes a slot of so many rows of nothing forward, and a gradient back.
     fn warm_up(&self, frozen: &FrozenModels, rows: usize) -> Result<()>;
 
     /// What a member tells of unit `unit` of the held-out rows.

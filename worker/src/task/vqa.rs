@@ -269,7 +269,7 @@ impl TaskModel for VqaTask {
         }
         let texts = language.answers(self.key.stage)?.batch(&asked, Vec::new())?;
         let model = self.model.adapted(&language.model, &mut Dropout::off())?;
-        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?;
+        model.caption_loss(Some(prompt), &texts.texts(), &frozen.device)?.objective.backward();
         Ok(())
     }
 
