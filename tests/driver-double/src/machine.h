@@ -66,6 +66,8 @@ static inline uint16_t bf16_bits(float value) {
 
 static inline uint32_t bf16_pair(float high, float low) { return (uint32_t)bf16_bits(high) << 16 | bf16_bits(low); }
 
+static inline uint64_t f32_pair(float high, float low) { return (uint64_t)f32_bits(high) << 32 | f32_bits(low); }
+
 static inline uint32_t tf32_bits(float value) {
   uint32_t bits = f32_bits(value);
   // Nearest, ties away from zero; what is no number stays none.

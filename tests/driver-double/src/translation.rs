@@ -4,6 +4,7 @@
 //! `machine.h`. An instruction that is not known here refuses the module: nothing is left out in silence.
 
 mod instruction;
+mod registers;
 mod syntax;
 
 use std::fmt::Write as _;

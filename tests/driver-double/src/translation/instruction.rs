@@ -1,5 +1,6 @@
 //! One instruction of PTX as a statement of C.
 
+use super::registers::{bits_of, is_integer, name, operand};
 use super::syntax::{Guard, Instruction, Operand};
 
 /// The instruction in C.
@@ -43,6 +44,7 @@ fn memory(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
         ["nc", bits] | [bits] => (1, *bits),
         ["nc", "v2", bits] | ["v2", bits] => (2, *bits),
         ["nc", "v4", bits] | ["v4", bits] => (4, *bits),
+        ["nc", "v8", bits] | ["v8", bits] => (8, *bits),
         _ => return None,
     };
     let bits: usize = bits.strip_prefix(['b', 'u'])?.parse().ok()?;
@@ -218,8 +220,23 @@ fn whole(rounding: &str) -> Option<&'static str> {
 
 fn floats(opcode: &[&str], sources: &[&str]) -> Option<Made> {
     let values = |of: &str| sources.iter().map(|source| operand(source, of)).collect::<Option<Vec<_>>>();
-    if let (["add" | "sub" | "mul" | "fma" | "max" | "min", .., "bf16x2"], _) = (opcode, sources) {
-        return bf16_pairs(opcode[0], sources);
+    match opcode {
+        [operation, "bf16x2"] | [operation, "rn", "bf16x2"] => return pairs(operation, &BF16, sources),
+        [operation, "f32x2"] | [operation, "rn", "f32x2"] => return pairs(operation, &FLOAT32, sources),
+        _ => {}
+    }
+    // The factors, or the first, in bf16; the last, and the result, in float32.
+    if let [operation @ ("add" | "sub" | "fma"), "rn", "f32", "bf16"] = opcode {
+        let (last, narrow) = sources.split_last()?;
+        let last = operand(last, "f32")?;
+        let narrow = narrow.iter().map(|source| operand(source, "bf16")).collect::<Option<Vec<_>>>()?;
+        let text = match (*operation, &narrow[..]) {
+            ("add", [a]) => format!("{a} + {last}"),
+            ("sub", [a]) => format!("{a} - {last}"),
+            ("fma", [a, b]) => format!("fmaf({a}, {b}, {last})"),
+            _ => return None,
+        };
+        return Some(("f32".into(), text));
     }
     let (of, values) = match opcode.last() {
         Some(&of @ ("f32" | "bf16" | "f64")) => (of, values(of)?),
@@ -237,6 +254,7 @@ fn floats(opcode: &[&str], sources: &[&str]) -> Option<Made> {
         // The sign is that of the first.
         (["copysign", _], [a, b]) => format!("copysignf({b}, {a})"),
         (["max", "NaN", _], [a, b]) => format!("larger_or_none({a}, {b})"),
+        (["max", "NaN", _], [a, b, c]) => format!("larger_or_none(larger_or_none({a}, {b}), {c})"),
         (["min", "NaN", _], [a, b]) => format!("-larger_or_none(-{a}, -{b})"),
         (["neg", _], [a]) => format!("-{a}"),
         (["abs", _], [a]) => format!("fabsf({a})"),
@@ -257,10 +275,26 @@ fn floats(opcode: &[&str], sources: &[&str]) -> Option<Made> {
     (plain && !flushes && (signs || of != "f64")).then(|| (of.to_owned(), text))
 }
 
-/// Both halves on their own, each rounded once.
-fn bf16_pairs(operation: &str, sources: &[&str]) -> Option<Made> {
+/// Two numbers in one register.
+struct Paired {
+    /// The register.
+    whole: &'static str,
+    /// One number of its bits.
+    of: &'static str,
+    /// Bits of one number.
+    bits: u32,
+    /// Both of the higher and the lower.
+    both: &'static str,
+}
+
+const BF16: Paired = Paired { whole: "b32", of: "bf16_of", bits: 16, both: "bf16_pair" };
+const FLOAT32: Paired = Paired { whole: "b64", of: "f32_of", bits: 32, both: "f32_pair" };
+
+/// Both numbers on their own, each rounded once.
+fn pairs(operation: &str, paired: &Paired, sources: &[&str]) -> Option<Made> {
     let half = |shift: u32| -> Option<String> {
-        let of = |source: &&str| Some(format!("bf16_of({} >> {shift})", operand(source, "b32")?));
+        let of =
+            |source: &&str| Some(format!("{}({} >> {shift})", paired.of, operand(source, paired.whole)?));
         let values = sources.iter().map(of).collect::<Option<Vec<_>>>()?;
         Some(match (operation, &values[..]) {
             ("add", [a, b]) => format!("{a} + {b}"),
@@ -272,7 +306,7 @@ fn bf16_pairs(operation: &str, sources: &[&str]) -> Option<Made> {
             _ => return None,
         })
     };
-    Some(("b32".into(), format!("bf16_pair({}, {})", half(16)?, half(0)?)))
+    Some((paired.whole.into(), format!("{}({}, {})", paired.both, half(paired.bits)?, half(0)?)))
 }
 
 fn integers(opcode: &[&str], sources: &[&str]) -> Option<Made> {
@@ -419,63 +453,4 @@ fn by_row(order: &str) -> Option<&'static str> {
         "col" => Some("false"),
         _ => None,
     }
-}
-
-fn is_integer(of: &str) -> bool {
-    of.strip_prefix(['u', 's', 'b']).is_some_and(|bits| matches!(bits, "8" | "16" | "32" | "64"))
-}
-
-/// A register or a name of the module, as C has it.
-fn name(text: &str) -> Option<&str> {
-    if let Some(register) = text.strip_prefix('%') {
-        let number = register.trim_start_matches(['p', 'r', 's', 'd']);
-        let numbered = !number.is_empty() && number.chars().all(|digit| digit.is_ascii_digit());
-        return (numbered || matches!(register, "SP" | "SPL")).then_some(register);
-    }
-    let plain = text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
-    (plain && text.starts_with(|character: char| !character.is_ascii_digit())).then_some(text)
-}
-
-/// What an instruction reads, as a number of type `of`.
-fn operand(text: &str, of: &str) -> Option<String> {
-    let bits = if let Some(double) = text.strip_prefix("0d") {
-        format!("0x{double}ull")
-    } else if let Some(float) = text.strip_prefix("0f") {
-        format!("0x{float}u")
-    } else if let Some((register, axis)) = text.strip_prefix('%').and_then(|text| text.split_once('.')) {
-        let axis = ["x", "y", "z"].iter().position(|known| *known == axis)?;
-        matches!(register, "tid" | "ctaid" | "ntid" | "nctaid").then(|| format!("t->{register}[{axis}]"))?
-    } else if text.starts_with(|character: char| character.is_ascii_digit() || character == '-') {
-        let number = text.trim_end_matches('U');
-        let digits = number.trim_start_matches('-').trim_start_matches("0x");
-        digits.chars().all(|digit| digit.is_ascii_hexdigit()).then(|| format!("({number}ll)"))?
-    } else {
-        name(text)?.to_owned()
-    };
-    Some(match of {
-        "f32" => format!("f32_of({bits})"),
-        "f64" => format!("f64_of({bits})"),
-        "bf16" => format!("bf16_of({bits})"),
-        "pred" => bits,
-        _ if is_integer(of) => format!("({})({bits})", integer(of)),
-        _ => return None,
-    })
-}
-
-/// A number of type `of` as the bits of a register.
-fn bits_of(of: &str, value: &str) -> Option<String> {
-    Some(match of {
-        "f32" => format!("f32_bits({value})"),
-        "f64" => format!("f64_bits({value})"),
-        "bf16" => format!("bf16_bits({value})"),
-        "pred" => format!("({value})"),
-        // A signed number fills a wider register with its sign.
-        _ if is_integer(of) => format!("({})({value})", integer(of)),
-        _ => return None,
-    })
-}
-
-fn integer(of: &str) -> String {
-    let bits = of.trim_start_matches(char::is_alphabetic);
-    format!("{}int{bits}_t", if of.starts_with('s') { "" } else { "u" })
 }
