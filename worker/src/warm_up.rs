@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::frozen_models::FrozenModels;
 use crate::state::empty_model;
 
-/// Passes one slot of zeros through every model of the run, forward and back, so that the device's kernels are
-/// made: all but those of losses over other slots, and of the update.
+/// Passes one slot of zeros through every model of the run, forward and back, so that the device's kernels
+/// are made: all but those of losses over other slots.
 pub(crate) fn warm_up(config: &WorkerConfig, frozen: &FrozenModels) -> Result<()> {
     let (started, mut kernels) = (Instant::now(), KernelsMade::from_now_on());
     let device = frozen.device.clone().autodiff();
