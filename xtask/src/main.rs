@@ -11,6 +11,7 @@ mod driver;
 mod files;
 mod losses;
 mod materials;
+mod report;
 mod repository;
 mod root;
 mod scenes;

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use crate::driver;
 use crate::losses::Losses;
+use crate::report::{self, Found, Row};
 use crate::repository::{self, workspace};
 use crate::root::{Root, setting};
 use crate::small_run::{self, SmallRun};
@@ -61,15 +61,6 @@ impl Options {
     }
 }
 
-/// One line of the report.
-struct Row {
-    build: &'static str,
-    check: &'static str,
-    result: String,
-    passed: bool,
-    seconds: f64,
-}
-
 /// Whether everything passed; the report is on standard output.
 pub(crate) fn run(options: Options) -> Result<bool, String> {
     let root = options.root.as_ref().map_or(Path::new("/"), Root::folder);
@@ -93,26 +84,12 @@ pub(crate) fn run(options: Options) -> Result<bool, String> {
             rows.extend(machine.train(build));
         }
     }
-    print(&rows);
-    Ok(rows.iter().all(|row| row.passed))
+    Ok(report::print("build | check", &rows))
 }
 
-fn timed(
-    build: &'static str,
-    check: &'static str,
-    work: impl FnOnce() -> Result<(String, bool), String>,
-) -> Row {
-    let started = Instant::now();
-    let (result, passed) = work().unwrap_or_else(|reason| (reason, false));
-    Row { build, check, result, passed, seconds: started.elapsed().as_secs_f64() }
-}
-
-fn print(rows: &[Row]) {
-    println!("| build | check | result | | seconds |\n|---|---|---|---|---|");
-    for Row { build, check, result, passed, seconds } in rows {
-        let verdict = if *passed { "passed" } else { "FAILED" };
-        println!("| {build} | {check} | {result} | {verdict} | {seconds:.0} |");
-    }
+/// The line of a check of one build.
+fn timed(build: &str, check: &str, work: impl FnOnce() -> Found) -> Row {
+    report::timed(format!("{build} | {check}"), work)
 }
 
 /// How commands are run.

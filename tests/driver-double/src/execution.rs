@@ -44,7 +44,7 @@ struct Fragments {
 /// A thread of the card, as `struct thread` of `machine.h`; what follows `fault` only the host knows.
 #[repr(C)]
 #[derive(Clone)]
-pub(crate) struct Thread {
+struct Thread {
     tid: [u32; 3],
     ctaid: [u32; 3],
     ntid: [u32; 3],
@@ -60,6 +60,14 @@ pub(crate) struct Thread {
     fault: extern "C" fn(*const Thread, *const c_char, u64, u64),
     yielder: *const Yielder<(), Wait>,
     launched: *const Launched,
+}
+
+impl Thread {
+    /// Takes the place of number `index` among the threads of its block.
+    fn become_number(&mut self, index: usize) {
+        self.tid = place(index, self.ntid);
+        self.lane = (index % LANES) as u32;
+    }
 }
 
 /// What all threads of a launch share.
@@ -144,8 +152,7 @@ pub(crate) unsafe fn run(code: &Code, launch: Launch, parameters: *mut *mut c_vo
 /// As for [`run`].
 unsafe fn run_alone(code: &Code, mut thread: Thread, parameters: *mut *mut c_void) {
     for index in in_order(number(thread.ntid)) {
-        thread.tid = place(index, thread.ntid);
-        thread.lane = (index % LANES) as u32;
+        thread.become_number(index);
         // SAFETY: the caller's.
         unsafe { (code.entry)((&raw mut thread).cast(), parameters) };
     }
@@ -160,8 +167,7 @@ unsafe fn run_together(code: &Code, first: &Thread, parameters: *mut *mut c_void
     let mut fragments = vec![Fragments { a: [0.0; LANES * 16], b: [0.0; LANES * 16] }; count.div_ceil(LANES)];
     let mut threads = vec![first.clone(); count];
     for (index, thread) in threads.iter_mut().enumerate() {
-        thread.tid = place(index, first.ntid);
-        thread.lane = (index % LANES) as u32;
+        thread.become_number(index);
         thread.fragments = &raw mut fragments[index / LANES];
     }
     let started = |thread: &mut Thread| -> Running {

@@ -32,29 +32,19 @@ struct thread {
 
 // Numbers in registers.
 
-static inline float f32_of(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
-}
-
-static inline uint32_t f32_bits(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  return bits;
-}
-
-static inline double f64_of(uint64_t bits) {
-  double value;
-  memcpy(&value, &bits, 8);
-  return value;
-}
-
-static inline uint64_t f64_bits(double value) {
-  uint64_t bits;
-  memcpy(&bits, &value, 8);
-  return bits;
-}
+#define BITS(name, type, bits_type)            \
+  static inline type name##_of(bits_type bits) {   \
+    type value;                                    \
+    memcpy(&value, &bits, sizeof value);           \
+    return value;                                  \
+  }                                                \
+  static inline bits_type name##_bits(type value) { \
+    bits_type bits;                                \
+    memcpy(&bits, &value, sizeof bits);            \
+    return bits;                                   \
+  }
+BITS(f32, float, uint32_t)
+BITS(f64, double, uint64_t)
 
 static inline float bf16_of(uint16_t bits) { return f32_of((uint32_t)bits << 16); }
 
@@ -158,24 +148,23 @@ STORE(store_64, uint64_t)
 // Matrix products. Element i of a fragment in order of rows is number i % n of lane i / n, with n numbers a lane: the card's
 // layout is its own affair, and programs may not know it.
 
-static inline uint64_t place(const struct thread *t, int each, int number, int rows, int columns, bool by_row, uint32_t stride) {
+static inline uint64_t place(const struct thread *t, int each, int number, int columns, bool by_row, uint32_t stride) {
   int i = (int)t->lane * each + number, row = i / columns, column = i % columns;
-  (void)rows;
   return by_row ? (uint64_t)row * stride + column : (uint64_t)column * stride + row;
 }
 
-static inline void load_fragment(struct thread *t, uint64_t address, uint32_t *fragment, int registers, int bytes, int rows, int columns, bool by_row, uint32_t stride) {
+static inline void load_fragment(struct thread *t, uint64_t address, uint32_t *fragment, int registers, int bytes, int columns, bool by_row, uint32_t stride) {
   int each = registers * 4 / bytes;
   for (int number = 0; number < each; number++) {
-    uint64_t from = shared(t, address + bytes * place(t, each, number, rows, columns, by_row, stride), bytes);
+    uint64_t from = shared(t, address + bytes * place(t, each, number, columns, by_row, stride), bytes);
     if (bytes == 4) fragment[number] = load_32(from);
     else memcpy((uint16_t *)fragment + number, (const void *)from, 2);
   }
 }
 
-static inline void store_fragment(struct thread *t, uint64_t address, const uint32_t *fragment, int registers, int rows, int columns, bool by_row, uint32_t stride) {
+static inline void store_fragment(struct thread *t, uint64_t address, const uint32_t *fragment, int registers, int columns, bool by_row, uint32_t stride) {
   for (int number = 0; number < registers; number++)
-    store_32(shared(t, address + 4 * place(t, registers, number, rows, columns, by_row, stride), 4), fragment[number]);
+    store_32(shared(t, address + 4 * place(t, registers, number, columns, by_row, stride), 4), fragment[number]);
 }
 
 // Lays a lane's numbers out for all.

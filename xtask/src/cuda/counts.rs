@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{ends_with, listed, read, write};
@@ -41,20 +42,13 @@ impl Counts {
     /// The sum over the processes of a run, by the files that the double left in `folder`.
     pub(crate) fn of_run(folder: &Path) -> Result<Self, String> {
         let mut sum = Self::default();
-        for file in listed(folder)?.iter().filter(|file| ends_with(file, "json")) {
-            let one = Self::of_process(file)?;
+        for one in of_processes::<Self>(folder)? {
             sum = sum.with(&one, |sum, one| Some(sum + one)).ok_or("counts beyond 64 bits")?;
         }
         if sum.launches == 0 {
             return Err(format!("{}: no process launched a kernel", folder.display()));
         }
         Ok(sum)
-    }
-
-    /// Those of one process.
-    pub(crate) fn of_process(file: &Path) -> Result<Self, String> {
-        let text = read(file)?;
-        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
     }
 
     /// What each of the `more` steps cost that this run did and `fewer` did not.
@@ -94,6 +88,15 @@ impl Counts {
         let grown = pairs.into_iter().filter(|(_, now, before)| *now > before + slack(*before));
         grown.map(|(name, now, before)| format!("{name}: {now}, were {before}")).collect()
     }
+}
+
+/// What the double told in `folder` of each process that used it.
+pub(super) fn of_processes<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, String> {
+    let told = listed(folder)?.into_iter().filter(|file| ends_with(file, "json"));
+    told.map(|file| {
+        serde_json::from_str(&read(&file)?).map_err(|error| format!("{}: {error}", file.display()))
+    })
+    .collect()
 }
 
 /// How much more than before is no growth: launches repeat, waits and what kernels are told differ by a few.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::assembler::{self, Assembled};
 use super::build;
-use super::counts::{Counts, StepCounts};
+use super::counts::{Counts, StepCounts, of_processes};
 use super::double::{Double, finish};
 use super::kept;
 use super::repeated;
@@ -29,13 +29,8 @@ const CURATION: [&str; 3] = [
     "curation.models.captions=3",
 ];
 
-/// A step on the device.
-const STEP: [&str; 9] =
-    ["bench", "step", "--preset", "stage1-quickstart", "--batch", "8", "--steps", "1", "--device=cuda"];
-
-/// More of them.
-const STEPS_AGAIN: [&str; 9] =
-    ["bench", "step", "--preset", "stage1-quickstart", "--batch", "8", "--steps", "4", "--device=cuda"];
+/// Steps on the device, but for their number.
+const STEP: [&str; 7] = ["bench", "step", "--preset", "stage1-quickstart", "--batch", "8", "--device=cuda"];
 
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +150,7 @@ fn kernels(double: &Double, capability: usize) -> Result<Vec<PathBuf>, String> {
 /// A program that finds the kernels of the one before.
 fn kept(double: &Double, capability: usize) -> Result<Command, String> {
     let mut program = double.run(&build::folder()?.join("blip2"), capability, "kept")?;
-    program.env("CUDA_DOUBLE_COPIES", "drop").args(STEP);
+    program.env("CUDA_DOUBLE_COPIES", "drop").args(STEP).args(["--steps", "1"]);
     Ok(program)
 }
 
@@ -165,7 +160,7 @@ fn repeated(double: &Double, capability: usize) -> Result<bool, String> {
     for name in &names {
         let mut program = double.run(&build::folder()?.join("blip2"), capability, name)?;
         double.share_kernels(&mut program, capability, "again");
-        program.env("CUDA_DOUBLE_COPIES", "drop").args(STEPS_AGAIN);
+        program.env("CUDA_DOUBLE_COPIES", "drop").args(STEP).args(["--steps", "4"]);
         finish(name, program)?;
     }
     // The first has compiled what the others found.
@@ -201,10 +196,9 @@ fn run_folder(double: &Double, capability: usize, name: &str) -> PathBuf {
 fn most_shared(double: &Double, capability: usize) -> Result<u64, String> {
     let folder = double.folder().join(capability.to_string());
     let mut most = 0;
-    for told in listed(&folder)?.iter().map(|told| listed(told)).collect::<Result<Vec<_>, _>>()?.concat() {
-        if ends_with(&told, "json") {
-            most = most.max(Counts::of_process(&told)?.most_shared_bytes);
-        }
+    for told in listed(&folder)? {
+        let processes = of_processes::<Counts>(&told)?;
+        most = processes.iter().map(|process| process.most_shared_bytes).fold(most, u64::max);
     }
     Ok(most)
 }

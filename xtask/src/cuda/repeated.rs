@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::counts::of_processes;
 use super::double::Double;
-use crate::files::{ends_with, listed, read};
 
 /// Processes that are compared: each launches some kernel more or less often than another where a thread's
 /// luck decides, as a look at memory that another thread is about to take over.
@@ -35,15 +35,11 @@ pub(super) fn are_the_same(double: &Double, capability: usize, names: &[String])
     Ok(same)
 }
 
-/// Those of the process that launched any; the others of a run only answer.
+/// The sum over the processes of a program.
 fn launches(told: &Path) -> Result<BTreeMap<String, u64>, String> {
     let mut all = BTreeMap::new();
-    for file in listed(told)?.iter().filter(|file| ends_with(file, "json")) {
-        let one: Launches =
-            serde_json::from_str(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
-        for (kernel, number) in one.kernels {
-            *all.entry(kernel).or_default() += number;
-        }
+    for (kernel, number) in of_processes::<Launches>(told)?.into_iter().flat_map(|one| one.kernels) {
+        *all.entry(kernel).or_default() += number;
     }
     Ok(all)
 }

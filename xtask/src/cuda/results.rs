@@ -2,7 +2,6 @@
 //! Their results are held against those of the references and of the CPU.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::build;
 use super::double::{Double, finish};
@@ -10,6 +9,7 @@ use super::golden::{self, Ended};
 use super::toolchain::Toolchain;
 use crate::files::listed;
 use crate::losses::Losses;
+use crate::report::{self, Found, timed};
 use crate::small_run::{self, SmallRun};
 
 /// Steps of each stage: the double takes a second and more for one.
@@ -22,13 +22,6 @@ const MOST_KEPT: usize = 6000;
 
 const IN_FLOAT32: [&str; 1] = ["model.frozen_dtype=f32"];
 const IN_BF16: [&str; 2] = ["model.frozen_dtype=bf16", "train.compute=bf16"];
-
-/// One line of the report.
-struct Row {
-    check: &'static str,
-    result: Result<(String, bool), String>,
-    seconds: f64,
-}
 
 /// Whether everything passed; the report is on standard output.
 pub(crate) fn run(toolchain: &Toolchain) -> Result<bool, String> {
@@ -53,20 +46,7 @@ pub(crate) fn run(toolchain: &Toolchain) -> Result<bool, String> {
             runs.near("bf16", BF16)
         }),
     ];
-    println!("| check | result | | seconds |\n|---|---|---|---|");
-    for Row { check, result, seconds } in &rows {
-        let (said, passed) = match result {
-            Ok((said, passed)) => (said, *passed),
-            Err(reason) => (reason, false),
-        };
-        println!("| {check} | {said} | {} | {seconds:.0} |", if passed { "passed" } else { "FAILED" });
-    }
-    Ok(rows.iter().all(|row| matches!(row.result, Ok((_, true)))))
-}
-
-fn timed(check: &'static str, work: impl FnOnce() -> Result<(String, bool), String>) -> Row {
-    let started = Instant::now();
-    Row { check, result: work(), seconds: started.elapsed().as_secs_f64() }
+    Ok(report::print("check", &rows))
 }
 
 /// Where compiled kernels stay from one time to the next.
@@ -78,7 +58,7 @@ fn kept_folder() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-fn golden_tests(golden: &Path, double: &Double) -> Result<(String, bool), String> {
+fn golden_tests(golden: &Path, double: &Double) -> Found {
     let Ended { passed, failed, said } = golden::run(golden, double)?;
     if !failed.is_empty() || passed.is_empty() {
         eprintln!("{said}");
@@ -120,7 +100,7 @@ impl Runs {
     }
 
     /// Whether the losses of a run are near those of the CPU.
-    fn near(&self, name: &str, tolerance: f64) -> Result<(String, bool), String> {
+    fn near(&self, name: &str, tolerance: f64) -> Found {
         let losses = |name: &str| Losses::read(&self.root(name).join("metrics.jsonl"));
         let (cpu, own) = (losses("cpu")?, losses(name)?);
         let apart = own.apart(&cpu, 1, STEPS)?.max(own.apart(&cpu, 2, STEPS)?);
@@ -130,7 +110,7 @@ impl Runs {
     }
 
     /// Whether two runs end with the same parameters and moments.
-    fn same_bits(&self, one: &str, other: &str) -> Result<(String, bool), String> {
+    fn same_bits(&self, one: &str, other: &str) -> Found {
         let [one, other] = [one, other].map(|name| {
             let mut program = build::program(&build::folder()?.join("blip2"));
             program.args(["checkpoint", "digest"]).arg(self.root(name));

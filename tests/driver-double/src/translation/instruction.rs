@@ -378,26 +378,24 @@ fn matrix(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
             ["wmma", "load", which @ ("a" | "b"), "sync", "aligned", order, shape, "shared", of],
             [Operand::Vector(registers), Operand::Address { base, offset }, Operand::Value(stride)],
         ) => {
-            let [m, n, k] = sizes(shape)?;
-            let [rows, columns] = if *which == "a" { [m, k] } else { [k, n] };
+            let [_, n, k] = sizes(shape)?;
+            let columns = if *which == "a" { k } else { n };
             let (bytes, number) = (bytes_of(of)?, registers.len());
-            let into = registers.iter().enumerate();
-            let into = into.map(|(place, register)| Some(format!("{} = f[{place}];", name(register)?)));
             Some(format!(
-                "{{ uint32_t f[{number}]; load_fragment(t, {} + ({offset}), f, {number}, {bytes}, {rows}, {columns}, {}, {}); {} }}",
+                "{{ uint32_t f[{number}]; load_fragment(t, {} + ({offset}), f, {number}, {bytes}, {columns}, {}, {}); {} }}",
                 name(base)?,
                 by_row(order)?,
                 operand(stride, "u32")?,
-                into.collect::<Option<Vec<_>>>()?.join(" ")
+                taken(registers, "f")?
             ))
         }
         (
             ["wmma", "store", "d", "sync", "aligned", order, shape, "shared", "f32"],
             [Operand::Address { base, offset }, Operand::Vector(registers), Operand::Value(stride)],
         ) => {
-            let [m, n, _] = sizes(shape)?;
+            let [_, n, _] = sizes(shape)?;
             Some(format!(
-                "{{ uint32_t f[] = {}; store_fragment(t, {} + ({offset}), f, {}, {m}, {n}, {}, {}); }}",
+                "{{ uint32_t f[] = {}; store_fragment(t, {} + ({offset}), f, {}, {n}, {}, {}); }}",
                 array(registers)?,
                 name(base)?,
                 registers.len(),
@@ -410,8 +408,6 @@ fn matrix(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
             [Operand::Vector(d), Operand::Vector(a), Operand::Vector(b), Operand::Vector(c)],
         ) if of == same => {
             let [m, n, k] = sizes(shape)?;
-            let into = d.iter().enumerate();
-            let into = into.map(|(place, register)| Some(format!("{} = c[{place}];", name(register)?)));
             Some(format!(
                 "{{ uint32_t a[] = {}, b[] = {}, c[] = {}; multiply(t, a, {}, b, {}, c, c, {}, {m}, {n}, {k}); {} }}",
                 array(a)?,
@@ -420,11 +416,18 @@ fn matrix(opcode: &[&str], operands: &[Operand<'_>]) -> Option<String> {
                 a.len(),
                 b.len(),
                 bytes_of(of)?,
-                into.collect::<Option<Vec<_>>>()?.join(" ")
+                taken(d, "c")?
             ))
         }
         _ => None,
     }
+}
+
+/// Gives the registers the values of an array.
+fn taken(registers: &[&str], array: &str) -> Option<String> {
+    let each = registers.iter().enumerate();
+    let each = each.map(|(place, register)| Some(format!("{} = {array}[{place}];", name(register)?)));
+    Some(each.collect::<Option<Vec<_>>>()?.join(" "))
 }
 
 fn array(registers: &[&str]) -> Option<String> {
